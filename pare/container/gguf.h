@@ -1,0 +1,71 @@
+// The GGUF file, versions 2 and 3: reading with the reference's checks and more, writing version 3.
+// Source: formats.md §3.1-3.2 (ggml gguf.cpp, docs/gguf.md).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pare/base/mapped_file.h"
+#include "pare/base/metadata.h"
+#include "pare/base/output.h"
+
+namespace pare {
+
+// The types of the format, in one table; ids are the file's.
+struct GgmlTypeInfo {
+  int id;
+  std::string_view name;  // "q4_k", "f32"
+  int64_t columns;        // per block
+  int64_t bytes;          // per block
+  bool readable;          // Pare decodes it (gguf_blocks.h); others are listed but refused when used
+};
+std::span<const GgmlTypeInfo> ggml_types();
+const GgmlTypeInfo* find_ggml_type(int id);
+const GgmlTypeInfo* find_ggml_type(std::string_view name);
+uint64_t ggml_bytes(const GgmlTypeInfo& type, const std::vector<int64_t>& shape);  // shape outermost first
+
+struct GgufEntry {
+  std::string name;
+  const GgmlTypeInfo* type = nullptr;
+  std::vector<int64_t> shape;        // outermost first (the reverse of the file's ne)
+  std::span<const std::byte> bytes;
+};
+
+class GgufFile {
+ public:
+  static std::shared_ptr<const GgufFile> open(const std::filesystem::path& path);
+  const Metadata& metadata() const { return metadata_; }
+  const std::vector<GgufEntry>& entries() const { return entries_; }  // in file order
+  int version() const { return version_; }
+  const std::filesystem::path& path() const { return file_->path(); }
+
+ private:
+  std::shared_ptr<const MappedFile> file_;
+  Metadata metadata_;
+  std::vector<GgufEntry> entries_;
+  int version_ = 3;
+};
+
+struct GgufSlot {
+  std::string name;
+  const GgmlTypeInfo* type = nullptr;
+  std::vector<int64_t> shape;  // outermost first
+};
+
+// As SafetensorsWriter: everything but the data is fixed at construction.
+class GgufWriter {
+ public:
+  GgufWriter(std::filesystem::path path, const Metadata& metadata, std::vector<GgufSlot> slots);
+  ~GgufWriter();
+  static uint64_t file_bytes(const Metadata& metadata, const std::vector<GgufSlot>& slots);
+  void add(const std::string& name, std::span<const std::byte> bytes);
+  void commit();
+
+ private:
+  struct Layout;
+  std::unique_ptr<Layout> layout_;
+  std::unique_ptr<OutputFile> out_;
+};
+
+}  // namespace pare

@@ -1,0 +1,44 @@
+// The families of grids a matrix can lie on, before any matrix lies on them. A grid exists because some file format
+// stores it and some kernel multiplies it, so the set is closed: a new family does not compile until every container
+// and kernel has answered.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+
+#include "pare/tensor/matrix.h"
+
+namespace pare {
+
+// Groups of `group` columns of one row share a scale (exact in f16) and an integer zero: value = scale (code - zero).
+struct AffineSpec {
+  int bits = 4;          // 2…8
+  int64_t group = 128;   // columns; 0: the whole row
+  bool symmetric = true;  // zero = 2^(bits-1), not stored
+  int lowest_zero = 0;    // 1 where the file stores the zero minus one (GPTQ v1); highest is 2^bits - 1
+  bool operator==(const AffineSpec&) const = default;
+};
+
+// GGUF blocks of 32 columns under one f16 scale: value = scale (code - middle).
+struct BlockSpec {
+  enum class Type : uint8_t { q4_0, q8_0 } type = Type::q8_0;
+  bool operator==(const BlockSpec&) const = default;
+};
+
+// GGUF super-blocks of 256 columns: sub-blocks with small integer scales (and mins) under one (two) f16.
+struct SuperBlockSpec {
+  enum class Type : uint8_t { q4_k, q6_k } type = Type::q4_k;
+  bool operator==(const SuperBlockSpec&) const = default;
+};
+
+using Grid = std::variant<AffineSpec, BlockSpec, SuperBlockSpec>;
+
+std::string name_of(const Grid& grid);               // "int4-g128-sym", "q4_k": as recipes, plans and reports spell it
+double bits_per_weight(const Grid& grid, Shape s);   // codes and stored parameters, container overhead excluded
+int64_t window_of(const Grid& grid, int64_t cols);   // columns fitted together
+// Throws Error when a matrix of this shape cannot lie on the grid (columns that are no multiple of the window, …).
+void check_shape(const Grid& grid, Shape s, const std::string& tensor);
+bool divides(const Grid& grid, int64_t cols);
+
+}  // namespace pare

@@ -1,0 +1,75 @@
+// One decoder for every architecture of the table; weights float or packed. The forward pass is written once, in steps
+// that calibration can stop between.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pare/kernels/packed.h"
+#include "pare/model/arch.h"
+
+namespace pare {
+
+struct Linear {
+  Role role = Role::q;
+  Site site = Site::attn_in;
+  int layer = 0;
+  std::string name;  // in the checkpoint's own spelling, with ".weight"
+  Shape shape;       // rows = outputs, cols = inputs
+};
+
+// Keys and values of the tokens seen so far, for one sequence.
+class KvCache {
+ public:
+  KvCache(const Config& config, int64_t capacity);  // positions
+  int64_t length() const { return length_; }
+  int64_t capacity() const { return capacity_; }
+  int64_t bytes() const;
+  void truncate(int64_t length);
+
+ private:
+  friend class Decoder;
+  int64_t capacity_, length_ = 0;
+  std::vector<Matrix> keys_, values_;  // per layer: capacity x (kv_heads * head_dim)
+};
+
+class Decoder {
+ public:
+  // Maps the weights; nothing is read yet but norms and biases. Shapes are checked against the configuration here.
+  explicit Decoder(std::shared_ptr<const Checkpoint> checkpoint);
+  ~Decoder();
+
+  const Config& config() const;
+  const Arch& arch() const;
+  const Checkpoint& checkpoint() const;
+
+  // ---- running
+  // Hidden states after the last block's norm are turned into logits: tokens x vocab, for all or only the last token.
+  Matrix forward(std::span<const int32_t> tokens, KvCache& cache, bool all_logits) const;
+  // A fresh sequence without a cache.
+  Matrix logits(std::span<const int32_t> tokens) const;
+
+  // ---- calibrating: a sequence goes through in these steps, `hidden` being tokens x hidden
+  std::vector<Linear> linears(int layer) const;  // in the order of their sites
+  Matrix embed(std::span<const int32_t> tokens) const;
+  // The input of a site, given the state before the attention (attn_in, attn_out) or before the feed-forward (ffn_in, ffn_out).
+  Matrix site_input(int layer, Site site, const Matrix& hidden) const;
+  void attention(int layer, Matrix& hidden) const;     // adds the attention's output
+  void feed_forward(int layer, Matrix& hidden) const;  // adds the feed-forward's output
+  Matrix head(const Matrix& hidden) const;             // final norm and output embedding: tokens x vocab
+
+  // ---- weights of the decoder's linears, while quantizing
+  Matrix weight(const Linear& linear) const;                   // floats, rows = outputs
+  void replace(const Linear& linear, PackedMatrix weight);     // later steps multiply by this one
+  void forget_layer(int layer);                                // replaced weights are dropped, mapped pages given back
+
+  int64_t weight_bytes() const;  // as packed in memory or mapped
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pare

@@ -1,0 +1,25 @@
+// Dense linear algebra over BLAS/LAPACK, cut into fixed tiles that each run on one thread, so that results do not
+// depend on the number of threads. All matrices row-major f32.
+#pragma once
+
+#include "pare/tensor/matrix.h"
+
+namespace pare {
+
+// y (m x n) = x (m x k) · wᵀ, w (n x k); with `accumulate`, y += …. Strides in floats.
+void multiply_transposed(MatrixView x, MatrixView w, float* y, int64_t y_stride, bool accumulate = false);
+// y (m x n) += alpha · a (m x k) · b (k x n).
+void multiply_add(float alpha, MatrixView a, MatrixView b, float* y, int64_t y_stride);
+
+// h (k x k) += xᵀ x for x (t x k): only the lower triangle (row ≥ column) is written.
+void add_gram(MatrixView x, Matrix& h);
+// Mirrors the lower triangle onto the upper one.
+void mirror_lower(Matrix& h);
+
+// In-place lower Cholesky factor of the lower triangle. False when not positive definite (content then undefined).
+bool cholesky_lower(Matrix& a);
+// Upper triangular U with Uᵀ U = h⁻¹ for symmetric h (both triangles given); strictly lower part zero.
+// False when h is not positive definite. Source: GPTQ, Frantar et al. 2022, section 3.3.
+bool inverse_factor(Matrix h, Matrix& u);
+
+}  // namespace pare
