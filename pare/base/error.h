@@ -18,11 +18,11 @@ enum class ExitCode {
 };
 
 struct ErrorInfo {
-  std::string what;      // one sentence, lower case, no full stop
-  std::string where;     // file, tensor, offset, option
-  std::string expected;  // may be empty, as may the following
-  std::string got;
-  std::string remedy;  // what to do
+  std::string what = {};      // one sentence, lower case, no full stop
+  std::string where = {};     // file, tensor, offset, option
+  std::string expected = {};  // may be empty, as may the following
+  std::string got = {};
+  std::string remedy = {};  // what to do
   ExitCode code = ExitCode::bad_input;
 };
 

@@ -4,9 +4,9 @@
 
 namespace pare {
 
-void catch_interrupts();    // installs the handlers; a second signal ends the process at once
-bool interrupted();         // has one arrived?
-void check_interrupt();     // throws Error(interrupted) when one has
-void clear_interrupt();     // for tests
+void catch_interrupts();  // installs the handlers; a second signal ends the process at once
+bool interrupted();       // has one arrived?
+void check_interrupt();   // throws Error(interrupted) when one has
+void clear_interrupt();   // for tests
 
 }  // namespace pare

@@ -46,9 +46,7 @@ void rename_or_throw(const fs::path& from, const fs::path& to) {
 }
 
 // "out/" names the same directory as "out".
-fs::path without_trailing_slash(fs::path path) {
-  return path.has_filename() ? path : path.parent_path();
-}
+fs::path without_trailing_slash(fs::path path) { return path.has_filename() ? path : path.parent_path(); }
 
 }  // namespace
 

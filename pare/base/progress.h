@@ -14,7 +14,7 @@ struct Progress {
   double error = 0;  // relative output error or running perplexity, when there is one; else 0
 };
 struct Observer {
-  std::function<void(const Progress&)> progress;     // may be empty
+  std::function<void(const Progress&)> progress;    // may be empty
   std::function<void(const std::string&)> warning;  // may be empty
   void report(const Progress& p) const {
     if (progress) progress(p);

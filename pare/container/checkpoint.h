@@ -49,14 +49,14 @@ class Checkpoint {
   const StoredTensor* find(const std::string& name) const;
   int64_t file_bytes() const;  // of the weight files
 
-  const Json& config() const { return config_; }           // config.json; null for GGUF
-  const Metadata& metadata() const { return metadata_; }   // GGUF keys; empty for HF
+  const Json& config() const { return config_; }          // config.json; null for GGUF
+  const Metadata& metadata() const { return metadata_; }  // GGUF keys; empty for HF
 
   // Logical weights: what the model calls "….q_proj.weight" even where the file holds ….q_proj.qweight, .scales, ….
   // `name` is the container's own spelling (HF names or GGUF names), with the suffix ".weight" or ".bias".
   virtual bool has(const std::string& name) const = 0;
-  virtual std::optional<Shape> shape_of(const std::string& name) const = 0;  // vectors: 1 x n
-  virtual Weight load(const std::string& name) const = 0;                    // throws Error when absent or faulty
+  virtual std::optional<Shape> shape_of(const std::string& name) const = 0;       // vectors: 1 x n
+  virtual Weight load(const std::string& name) const = 0;                         // throws Error when absent or faulty
   virtual std::optional<Grid> grid_of_weight(const std::string& name) const = 0;  // nullopt: floats
   virtual std::string quantization() const = 0;  // "gptq int4-g128-sym", "q4_k", "none"
   void forget(const std::string& name) const;    // gives the mapped pages of the tensor's parts back

@@ -1,5 +1,5 @@
-// Where quantized matrices are written. A container says, while planning, which grids it can hold; it never asks how the
-// codes were chosen.
+// Where quantized matrices are written. A container says, while planning, which grids it can hold; it never asks how
+// the codes were chosen.
 #pragma once
 
 #include <filesystem>
@@ -19,7 +19,7 @@ namespace pare {
 // The grid as this container can hold it, perhaps narrowed, or why it cannot.
 struct Verdict {
   std::optional<Grid> grid;
-  std::string why;     // when there is no grid
+  std::string why;  // when there is no grid
   std::string remedy;
 };
 
@@ -29,7 +29,7 @@ struct OutputTensor {
   std::vector<int64_t> shape;  // outermost first
   std::optional<Grid> grid;    // nullopt: floats of `dtype`
   DType dtype = DType::f32;
-  bool ordered = false;        // columns may carry an order
+  bool ordered = false;  // columns may carry an order
 };
 
 // Everything a writer must know before the first byte: hence the exact size.
@@ -37,7 +37,7 @@ struct OutputPlan {
   std::vector<OutputTensor> tensors;  // in file order
   Metadata metadata;                  // GGUF
   Json config;                        // HF: config.json without quantization_config
-  Json quantization;                  // HF: what the container needs to say beyond the grids (desc_act, damp_percent, …)
+  Json quantization;  // HF: what the container needs to say beyond the grids (desc_act, damp_percent, …)
   std::vector<std::filesystem::path> carried;  // HF: files copied along unchanged (tokenizer, generation config, …)
   int64_t max_shard_bytes = int64_t{5} << 30;
 };
@@ -50,7 +50,8 @@ class Writer {
   virtual void add(const std::string& name, std::span<const std::byte> bytes) = 0;  // dtype and shape as planned
   // The files as they will be, under temporary names until commit(): to verify and to hash.
   virtual std::filesystem::path staged() const = 0;
-  // Adds a small file (report, hashes, model card) beside the weights. HF directory: inside; GGUF file: beside, see .cpp.
+  // Adds a small file (report, hashes, model card) beside the weights. HF directory: inside; GGUF file: beside, see
+  // .cpp.
   virtual void add_file(const std::string& name, const std::string& text) = 0;
   virtual void seal() = 0;    // all tensors are there: data complete and synced, readable at staged()
   virtual void commit() = 0;  // appears under its name

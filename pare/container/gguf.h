@@ -28,7 +28,7 @@ uint64_t ggml_bytes(const GgmlTypeInfo& type, const std::vector<int64_t>& shape)
 struct GgufEntry {
   std::string name;
   const GgmlTypeInfo* type = nullptr;
-  std::vector<int64_t> shape;        // outermost first (the reverse of the file's ne)
+  std::vector<int64_t> shape;  // outermost first (the reverse of the file's ne)
   std::span<const std::byte> bytes;
 };
 

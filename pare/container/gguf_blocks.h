@@ -18,6 +18,7 @@ const GgmlTypeInfo* ggml_type_of(const Grid& grid);
 // `out` holds ggml_bytes of the matrix; rows in parallel. Asserts that the grid has a type and columns are in place.
 void encode_blocks(const Quantized& q, std::span<std::byte> out);
 // Throws Error naming `tensor` on NaN or infinite scales.
-Quantized decode_blocks(const GgmlTypeInfo& type, Shape shape, std::span<const std::byte> bytes, const std::string& tensor);
+Quantized decode_blocks(const GgmlTypeInfo& type, Shape shape, std::span<const std::byte> bytes,
+                        const std::string& tensor);
 
 }  // namespace pare

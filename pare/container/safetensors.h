@@ -46,9 +46,11 @@ class SafetensorsWriter {
  public:
   SafetensorsWriter(std::filesystem::path path, std::vector<SafetensorsSlot> slots,
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
-  static uint64_t file_bytes(std::vector<SafetensorsSlot> slots, const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
-  void add(const std::string& name, std::span<const std::byte> bytes);  // throws std::logic_error on a wrong size or name
-  void commit();  // throws std::logic_error when a tensor is missing
+  static uint64_t file_bytes(std::vector<SafetensorsSlot> slots,
+                             const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+  void add(const std::string& name,
+           std::span<const std::byte> bytes);  // throws std::logic_error on a wrong size or name
+  void commit();                               // throws std::logic_error when a tensor is missing
 
  private:
   struct Layout;

@@ -13,8 +13,8 @@ namespace pare {
 
 // Groups of `group` columns of one row share a scale (exact in f16) and an integer zero: value = scale (code - zero).
 struct AffineSpec {
-  int bits = 4;          // 2…8
-  int64_t group = 128;   // columns; 0: the whole row
+  int bits = 4;           // 2…8
+  int64_t group = 128;    // columns; 0: the whole row
   bool symmetric = true;  // zero = 2^(bits-1), not stored
   int lowest_zero = 0;    // 1 where the file stores the zero minus one (GPTQ v1); highest is 2^bits - 1
   bool operator==(const AffineSpec&) const = default;
@@ -34,9 +34,9 @@ struct SuperBlockSpec {
 
 using Grid = std::variant<AffineSpec, BlockSpec, SuperBlockSpec>;
 
-std::string name_of(const Grid& grid);               // "int4-g128-sym", "q4_k": as recipes, plans and reports spell it
-double bits_per_weight(const Grid& grid, Shape s);   // codes and stored parameters, container overhead excluded
-int64_t window_of(const Grid& grid, int64_t cols);   // columns fitted together
+std::string name_of(const Grid& grid);              // "int4-g128-sym", "q4_k": as recipes, plans and reports spell it
+double bits_per_weight(const Grid& grid, Shape s);  // codes and stored parameters, container overhead excluded
+int64_t window_of(const Grid& grid, int64_t cols);  // columns fitted together
 // Throws Error when a matrix of this shape cannot lie on the grid (columns that are no multiple of the window, …).
 void check_shape(const Grid& grid, Shape s, const std::string& tensor);
 bool divides(const Grid& grid, int64_t cols);

@@ -28,20 +28,21 @@ struct FitHow {
 };
 
 // Up to kLanes consecutive rows of some consecutive columns, transposed: lane = row, so that grids and solvers
-// vectorise across rows and never across a sum. Weight (row, column) is values[(column - first) * kLanes + row - first_row].
+// vectorise across rows and never across a sum. Weight (row, column) is values[(column - first) * kLanes + row -
+// first_row].
 inline constexpr int kLanes = 16;
 struct Strip {
   float* values = nullptr;
   int64_t first_row = 0;
-  int rows = 0;  // 1…kLanes; lanes beyond hold anything finite and are not stored
+  int rows = 0;                 // 1…kLanes; lanes beyond hold anything finite and are not stored
   int64_t first = 0, last = 0;  // columns [first, last) within one window, multiples of step()
 };
 
 // Families, fulfilled for one matrix. Parameters are stored window-major (windows x rows): lane = row again.
 struct Affine {
-  AffineSpec spec;         // group resolved: never 0
-  Plane<float> scale;      // groups x rows, every value exact in f16, may be negative
-  Plane<uint8_t> zero;     // groups x rows
+  AffineSpec spec;      // group resolved: never 0
+  Plane<float> scale;   // groups x rows, every value exact in f16, may be negative
+  Plane<uint8_t> zero;  // groups x rows
 };
 struct Block {
   static constexpr int64_t kColumns = 32;
@@ -51,9 +52,9 @@ struct Block {
 struct SuperBlock {
   static constexpr int64_t kColumns = 256;
   SuperBlockSpec spec;
-  Plane<float> d, dmin;        // super-blocks x rows, exact in f16; dmin empty where the type has no mins
-  Plane<int8_t> scale;         // sub-blocks x rows: q4_k 0…63 per 32 columns, q6_k -128…127 per 16
-  Plane<uint8_t> min;          // sub-blocks x rows, 0…63; empty where the type has no mins
+  Plane<float> d, dmin;  // super-blocks x rows, exact in f16; dmin empty where the type has no mins
+  Plane<int8_t> scale;   // sub-blocks x rows: q4_k 0…63 per 32 columns, q6_k -128…127 per 16
+  Plane<uint8_t> min;    // sub-blocks x rows, 0…63; empty where the type has no mins
 };
 using Params = std::variant<Affine, Block, SuperBlock>;
 
@@ -66,7 +67,7 @@ struct Parameter {
 
 struct Quantized {
   Params params;
-  Plane<uint8_t> codes;       // rows x cols, always ≥ 0: signed codes are stored plus their middle
+  Plane<uint8_t> codes;        // rows x cols, always ≥ 0: signed codes are stored plus their middle
   std::vector<int32_t> order;  // column c holds the original column order[c]; empty: in place
 
   Quantized() = default;
@@ -74,9 +75,9 @@ struct Quantized {
 
   Shape shape() const { return codes.shape(); }
   Grid grid() const;
-  int64_t window() const;   // columns per window; the last one may be shorter only where the family allows it
+  int64_t window() const;  // columns per window; the last one may be shorter only where the family allows it
   int64_t windows() const;
-  int step() const;         // fewest columns that round() takes at once: 1 for every scalar grid
+  int step() const;  // fewest columns that round() takes at once: 1 for every scalar grid
 
   // `w` is the whole matrix (rows x cols) as it is now; parallel over rows.
   void fit(int64_t window, MatrixView w, const FitHow& how);
@@ -94,7 +95,7 @@ struct Quantized {
   Parameter parameter(int64_t row, int64_t window, int index) const;
   // Derivative of the values of columns [parameter.first, parameter.last) by the parameter, at the present codes.
   void derivative(int64_t row, int64_t window, int index, std::span<float> out) const;
-  float rounded(int index, float x) const;  // to what can be stored
+  float rounded(int index, float x) const;                              // to what can be stored
   void set_parameter(int64_t row, int64_t window, int index, float x);  // x as given by rounded()
 };
 

@@ -1,5 +1,5 @@
-// A weight matrix ready to be multiplied: float weights as they lie in a mapped file, quantized ones in tiles of 16 rows
-// (lane = row, see docs/architecture.md). Never expanded as a whole.
+// A weight matrix ready to be multiplied: float weights as they lie in a mapped file, quantized ones in tiles of 16
+// rows (lane = row, see docs/architecture.md). Never expanded as a whole.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ class PackedMatrix {
 
   Shape shape() const;
   bool empty() const { return !impl_; }
-  int64_t bytes() const;          // of weights and parameters, resident or mapped
+  int64_t bytes() const;            // of weights and parameters, resident or mapped
   std::string_view kernel() const;  // name of the kernel that multiplies it
 
   // y (tokens x rows) = x (tokens x cols) · Wᵀ, f32 accumulation.

@@ -11,14 +11,29 @@
 namespace pare {
 
 enum class Role : uint8_t {
-  token_embedding, position_embedding, project_in, project_out,
-  attn_norm, q, k, v, qkv, o, q_norm, k_norm,
-  ffn_norm, gate, up, down,
-  final_norm, head,
+  token_embedding,
+  position_embedding,
+  project_in,
+  project_out,
+  attn_norm,
+  q,
+  k,
+  v,
+  qkv,
+  o,
+  q_norm,
+  k_norm,
+  ffn_norm,
+  gate,
+  up,
+  down,
+  final_norm,
+  head,
 };
 std::string_view name_of(Role role);
 
-// The input that a linear layer reads; linears of one site share one Hessian. In the order in which a block computes them.
+// The input that a linear layer reads; linears of one site share one Hessian. In the order in which a block computes
+// them.
 enum class Site : uint8_t { attn_in, attn_out, ffn_in, ffn_out };
 inline constexpr Site kSites[] = {Site::attn_in, Site::attn_out, Site::ffn_in, Site::ffn_out};
 std::string_view name_of(Site site);
@@ -39,7 +54,7 @@ struct Arch {
   std::span<const std::string_view> hf_classes;
   std::string_view gguf;  // general.architecture; empty: GGUF knows no such model
   std::span<const TensorName> tensors;
-  Config defaults;        // the flags; numbers come from the checkpoint
+  Config defaults;  // the flags; numbers come from the checkpoint
 };
 std::span<const Arch> all_archs();
 const Arch& find_arch(std::string_view name);

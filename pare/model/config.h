@@ -1,4 +1,5 @@
-// Hyperparameters and the facts in which architectures differ. The forward pass reads only these, never a family's name.
+// Hyperparameters and the facts in which architectures differ. The forward pass reads only these, never a family's
+// name.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +18,12 @@ enum class PositionKind : uint8_t { rope, learned };
 struct Rope {
   enum class Kind : uint8_t { plain, linear, dynamic, llama3, yarn } kind = Kind::plain;
   double theta = 10000, factor = 1;
-  double low_freq_factor = 1, high_freq_factor = 4;              // llama3
-  int64_t original_context = 0;                                  // llama3, yarn, dynamic
-  double beta_fast = 32, beta_slow = 1, attention_factor = 0;    // yarn; 0: derived
-  std::optional<double> mscale, mscale_all_dim;                  // yarn
-  int64_t dims = 0;                                              // rotated dimensions of a head
-  std::vector<float> frequency_factors;                          // GGUF's rope_freqs tensor; empty: none
+  double low_freq_factor = 1, high_freq_factor = 4;            // llama3
+  int64_t original_context = 0;                                // llama3, yarn, dynamic
+  double beta_fast = 32, beta_slow = 1, attention_factor = 0;  // yarn; 0: derived
+  std::optional<double> mscale, mscale_all_dim;                // yarn
+  int64_t dims = 0;                                            // rotated dimensions of a head
+  std::vector<float> frequency_factors;                        // GGUF's rope_freqs tensor; empty: none
 };
 
 struct Config {
@@ -32,14 +33,14 @@ struct Config {
   int64_t embedding = 0;  // width of the token embedding; differs from hidden where there is a projection (OPT-350m)
   NormKind norm = NormKind::rms;
   double norm_eps = 1e-5;
-  bool pre_norm = true;    // false: norms after the residual sums (OPT-350m)
+  bool pre_norm = true;  // false: norms after the residual sums (OPT-350m)
   bool final_norm = true;
   Activation activation = Activation::silu;
-  bool gated = true;       // act(gate(x)) * up(x), else act(up(x))
+  bool gated = true;  // act(gate(x)) * up(x), else act(up(x))
   PositionKind position = PositionKind::rope;
   int64_t position_offset = 0;  // added to a learned position (OPT: 2)
   Rope rope;
-  bool qk_norm = false;    // RMS norm of each head of q and k before the rotation
+  bool qk_norm = false;  // RMS norm of each head of q and k before the rotation
   bool tied_head = false;
   int64_t sliding_window = 0;  // 0: none
   std::optional<int32_t> bos, eos;

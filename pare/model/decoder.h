@@ -54,16 +54,17 @@ class Decoder {
   // ---- calibrating: a sequence goes through in these steps, `hidden` being tokens x hidden
   std::vector<Linear> linears(int layer) const;  // in the order of their sites
   Matrix embed(std::span<const int32_t> tokens) const;
-  // The input of a site, given the state before the attention (attn_in, attn_out) or before the feed-forward (ffn_in, ffn_out).
+  // The input of a site, given the state before the attention (attn_in, attn_out) or before the feed-forward (ffn_in,
+  // ffn_out).
   Matrix site_input(int layer, Site site, const Matrix& hidden) const;
   void attention(int layer, Matrix& hidden) const;     // adds the attention's output
   void feed_forward(int layer, Matrix& hidden) const;  // adds the feed-forward's output
   Matrix head(const Matrix& hidden) const;             // final norm and output embedding: tokens x vocab
 
   // ---- weights of the decoder's linears, while quantizing
-  Matrix weight(const Linear& linear) const;                   // floats, rows = outputs
-  void replace(const Linear& linear, PackedMatrix weight);     // later steps multiply by this one
-  void forget_layer(int layer);                                // replaced weights are dropped, mapped pages given back
+  Matrix weight(const Linear& linear) const;                // floats, rows = outputs
+  void replace(const Linear& linear, PackedMatrix weight);  // later steps multiply by this one
+  void forget_layer(int layer);                             // replaced weights are dropped, mapped pages given back
 
   int64_t weight_bytes() const;  // as packed in memory or mapped
 

@@ -28,11 +28,11 @@ struct GptqOptions {
 
 // What GPTQ needs of a Hessian, factored once for all matrices that share an input (q, k and v; gate and up).
 struct HessianFactor {
-  Matrix upper;                // U with UᵀU = (H + damp·mean·I)⁻¹, in `order`
-  std::vector<int32_t> order;  // position -> column; empty: natural
-  std::vector<int32_t> dead;   // columns whose inputs were always 0
+  Matrix upper;                 // U with UᵀU = (H + damp·mean·I)⁻¹, in `order`
+  std::vector<int32_t> order;   // position -> column; empty: natural
+  std::vector<int32_t> dead;    // columns whose inputs were always 0
   std::vector<float> diagonal;  // of the damped H, per original column
-  double damp = 0;             // the one that factored: grows when the first did not
+  double damp = 0;              // the one that factored: grows when the first did not
   int attempts = 1;
 };
 // `hessian` is symmetric (both triangles), K x K. `window` is the grid's (window_of); throws Error when H holds NaN or

@@ -82,27 +82,44 @@ void to_f32(DType type, std::span<const std::byte> bytes, std::span<float> out) 
       assert(bytes.size() >= out.size_bytes());
       if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size_bytes());
       return;
-    case DType::f16: return convert<uint16_t>(bytes, out, f16_to_f32);
-    case DType::bf16: return convert<uint16_t>(bytes, out, bf16_to_f32);
-    case DType::f64: return convert<double>(bytes, out);
-    case DType::f8_e4m3: return convert_table(bytes, out, f8_e4m3_to_f32);
-    case DType::f8_e5m2: return convert_table(bytes, out, f8_e5m2_to_f32);
-    case DType::f8_e8m0: return convert_table(bytes, out, f8_e8m0_to_f32);
-    case DType::f8_e4m3fnuz: return convert_table(bytes, out, f8_e4m3fnuz_to_f32);
-    case DType::f8_e5m2fnuz: return convert_table(bytes, out, f8_e5m2fnuz_to_f32);
-    case DType::i8: return convert<int8_t>(bytes, out);
+    case DType::f16:
+      return convert<uint16_t>(bytes, out, f16_to_f32);
+    case DType::bf16:
+      return convert<uint16_t>(bytes, out, bf16_to_f32);
+    case DType::f64:
+      return convert<double>(bytes, out);
+    case DType::f8_e4m3:
+      return convert_table(bytes, out, f8_e4m3_to_f32);
+    case DType::f8_e5m2:
+      return convert_table(bytes, out, f8_e5m2_to_f32);
+    case DType::f8_e8m0:
+      return convert_table(bytes, out, f8_e8m0_to_f32);
+    case DType::f8_e4m3fnuz:
+      return convert_table(bytes, out, f8_e4m3fnuz_to_f32);
+    case DType::f8_e5m2fnuz:
+      return convert_table(bytes, out, f8_e5m2fnuz_to_f32);
+    case DType::i8:
+      return convert<int8_t>(bytes, out);
     case DType::u8:
-    case DType::boolean: return convert<uint8_t>(bytes, out);
-    case DType::i16: return convert<int16_t>(bytes, out);
-    case DType::u16: return convert<uint16_t>(bytes, out);
-    case DType::i32: return convert<int32_t>(bytes, out);
-    case DType::u32: return convert<uint32_t>(bytes, out);
-    case DType::i64: return convert<int64_t>(bytes, out);
-    case DType::u64: return convert<uint64_t>(bytes, out);
+    case DType::boolean:
+      return convert<uint8_t>(bytes, out);
+    case DType::i16:
+      return convert<int16_t>(bytes, out);
+    case DType::u16:
+      return convert<uint16_t>(bytes, out);
+    case DType::i32:
+      return convert<int32_t>(bytes, out);
+    case DType::u32:
+      return convert<uint32_t>(bytes, out);
+    case DType::i64:
+      return convert<int64_t>(bytes, out);
+    case DType::u64:
+      return convert<uint64_t>(bytes, out);
     case DType::f4:
     case DType::f6_e2m3:
     case DType::f6_e3m2:
-    case DType::c64: break;
+    case DType::c64:
+      break;
   }
   assert(false && "to_f32: not a type of whole real numbers");
 }

@@ -9,10 +9,28 @@
 namespace pare {
 
 enum class DType : uint8_t {
-  f32, f16, bf16, f64,
-  f8_e4m3, f8_e5m2, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
-  i8, u8, i16, u16, i32, u32, i64, u64, boolean,
-  f4, f6_e2m3, f6_e3m2, c64,
+  f32,
+  f16,
+  bf16,
+  f64,
+  f8_e4m3,
+  f8_e5m2,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  i8,
+  u8,
+  i16,
+  u16,
+  i32,
+  u32,
+  i64,
+  u64,
+  boolean,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  c64,
 };
 
 struct DTypeInfo {

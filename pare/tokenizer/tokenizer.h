@@ -36,7 +36,8 @@ class Tokenizer {
   // From the tokenizer.ggml.* keys of a GGUF file.
   static std::shared_ptr<const Tokenizer> from_metadata(const Metadata& metadata, const std::string& where);
 
-  virtual std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const = 0;  // throws Error on text that is not UTF-8
+  virtual std::vector<int32_t> encode(
+      std::string_view text, const EncodeOptions& options = {}) const = 0;  // throws Error on text that is not UTF-8
   virtual std::string decode(std::span<const int32_t> ids, const DecodeOptions& options = {}) const = 0;
   virtual int64_t vocabulary_size() const = 0;
   virtual TokenInfo token(int32_t id) const = 0;
