@@ -47,7 +47,8 @@ std::span<const std::byte> whole_pages(std::span<const std::byte> bytes) {
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // O_NONBLOCK: a pipe is refused below instead of being waited for; regular files ignore it.
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd < 0) throw_errno(path, "cannot open the file");
   struct stat status {};
   if (::fstat(fd, &status) != 0) throw_errno(path, "cannot look at the file");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 #include "pare/base/error.h"
 
@@ -36,10 +37,12 @@ std::optional<int64_t> Metadata::integer(std::string_view key) const {
   return std::visit(
       [&](const auto& v) -> int64_t {
         using T = std::decay_t<decltype(v)>;
-        if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>)
+        if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+          if (!std::in_range<int64_t>(v)) throw_kind(key, "an integer below 2^63");
           return static_cast<int64_t>(v);
-        else
+        } else {
           throw_kind(key, "an integer");
+        }
       },
       *value);
 }

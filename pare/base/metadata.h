@@ -23,6 +23,8 @@ class Metadata {
  public:
   // In file order. `set` replaces a value in place or appends.
   void set(std::string key, MetaValue value);
+  // `set` for a key known to be new: a reader that checks for duplicates itself needs no search per key.
+  void append(std::string key, MetaValue value) { entries_.emplace_back(std::move(key), std::move(value)); }
   const MetaValue* find(std::string_view key) const;
   const std::vector<std::pair<std::string, MetaValue>>& entries() const { return entries_; }
   bool empty() const { return entries_.empty(); }

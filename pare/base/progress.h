@@ -11,7 +11,8 @@ struct Progress {
   std::string stage;   // "calibrate", "quantize", "write", "evaluate"
   std::string detail;  // the tensor or window just done
   int64_t done = 0, total = 0;
-  double error = 0;  // relative output error or running perplexity, when there is one; else 0
+  double error = 0;   // relative output error or running perplexity, when there is one; else 0
+  int64_t bytes = 0;  // worked through so far in this stage, where that means something
 };
 struct Observer {
   std::function<void(const Progress&)> progress;    // may be empty

@@ -37,7 +37,7 @@ struct OutputPlan {
   std::vector<OutputTensor> tensors;  // in file order
   Metadata metadata;                  // GGUF
   Json config;                        // HF: config.json without quantization_config
-  Json quantization;  // HF: what the container needs to say beyond the grids (desc_act, damp_percent, …)
+  Json quantization;                  // HF: what the container cannot know (damp_percent, meta, …); its own keys win
   std::vector<std::filesystem::path> carried;  // HF: files copied along unchanged (tokenizer, generation config, …)
   int64_t max_shard_bytes = int64_t{5} << 30;
 };
@@ -45,20 +45,22 @@ struct OutputPlan {
 class Writer {
  public:
   virtual ~Writer() = default;
-  // Each planned tensor once, in any order, from any thread. Throws Error on a full disk.
+  // Each planned tensor once, in any order, from any thread. Throws Error on a full disk; std::logic_error when the
+  // tensor is not as planned.
   virtual void add(const std::string& name, const Quantized& q) = 0;
   virtual void add(const std::string& name, std::span<const std::byte> bytes) = 0;  // dtype and shape as planned
-  // The files as they will be, under temporary names until commit(): to verify and to hash.
+  // The files as they will be, under temporary names until commit(): to verify and to hash. Complete after seal().
+  // HF: a directory. GGUF: a file.
   virtual std::filesystem::path staged() const = 0;
-  // Adds a small file (report, hashes, model card) beside the weights. HF directory: inside; GGUF file: beside, see
-  // .cpp.
+  // Adds a small file (report, hashes, model card) that appears together with the weights. HF: inside the directory.
+  // GGUF: beside the file as <stem>.<name>, in place before the model, so that the model's appearance means complete.
   virtual void add_file(const std::string& name, const std::string& text) = 0;
   virtual void seal() = 0;    // all tensors are there: data complete and synced, readable at staged()
   virtual void commit() = 0;  // appears under its name
 };
 
 struct Container {
-  std::string_view name;  // "gptq", "gptq_v2", "gguf"
+  std::string_view name;  // "gptq", "gptq_v2", "safetensors" (floats only), "gguf"
   Verdict (*accept)(const Grid& wanted, bool ordered);
   int64_t (*output_bytes)(const OutputPlan& plan);  // of the weight files; exact
   std::unique_ptr<Writer> (*create)(const std::filesystem::path& path, const OutputPlan& plan, bool overwrite);

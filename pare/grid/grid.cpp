@@ -1,0 +1,99 @@
+#include "pare/grid/grid.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "pare/base/error.h"
+#include "pare/grid/families.h"
+
+namespace pare {
+namespace {
+
+constexpr double kF16Bits = 16;
+
+int64_t group_columns(const AffineSpec& spec, int64_t cols) { return spec.group > 0 ? spec.group : cols; }
+
+std::string affine_name(const AffineSpec& spec) {
+  const std::string group = spec.group > 0 ? fmt::format("g{}", spec.group) : "row";
+  return fmt::format("int{}-{}-{}", spec.bits, group, spec.symmetric ? "sym" : "asym");
+}
+
+double affine_bits(const AffineSpec& spec, Shape s) {
+  const double parameters = kF16Bits + (spec.symmetric ? 0 : spec.bits);
+  return spec.bits + parameters / static_cast<double>(group_columns(spec, s.cols));
+}
+
+void check_affine(const AffineSpec& spec, const std::string& tensor) {
+  const int top = (1 << std::clamp(spec.bits, 1, 8)) - 1;
+  if (spec.bits < 2 || spec.bits > 8)
+    throw Error({.what = "integer grids have 2 to 8 bits", .where = tensor, .got = std::to_string(spec.bits)});
+  if (spec.group < 0)
+    throw Error({.what = "a group has at least one column",
+                 .where = tensor,
+                 .expected = "a positive group size, or 0 for the whole row",
+                 .got = std::to_string(spec.group)});
+  if (spec.lowest_zero < 0 || spec.lowest_zero >= top)
+    throw Error({.what = "the lowest zero point leaves no codes above it",
+                 .where = tensor,
+                 .expected = fmt::format("0 to {}", top - 1),
+                 .got = std::to_string(spec.lowest_zero)});
+}
+
+// The largest usual group size that divides `cols` and is no larger than the one that does not.
+std::string group_remedy(int64_t cols, int64_t group) {
+  for (int64_t smaller : {1024, 512, 256, 128, 64, 32, 16})
+    if (smaller < group && cols % smaller == 0)
+      return fmt::format("use a group size of {} (divides {}) or 0 (the whole row)", smaller, cols);
+  return "use a group size of 0 (the whole row)";
+}
+
+std::string block_remedy(int64_t cols, int64_t window) {
+  if (window > Block::kColumns && cols % Block::kColumns == 0) return "use q8_0 or q4_0 for this tensor (blocks of 32)";
+  return "keep this tensor in f16";
+}
+
+}  // namespace
+
+std::string name_of(const Grid& grid) {
+  return std::visit(Overloaded{[](const AffineSpec& s) { return affine_name(s); },
+                               [](const BlockSpec& s) { return std::string(traits(s).name); },
+                               [](const SuperBlockSpec& s) { return std::string(traits(s).name); }},
+                    grid);
+}
+
+double bits_per_weight(const Grid& grid, Shape s) {
+  return std::visit(Overloaded{[&](const AffineSpec& a) { return affine_bits(a, s); },
+                               [](const BlockSpec& b) { return traits(b).bits_per_weight; },
+                               [](const SuperBlockSpec& b) { return traits(b).bits_per_weight; }},
+                    grid);
+}
+
+int64_t window_of(const Grid& grid, int64_t cols) {
+  return std::visit(Overloaded{[&](const AffineSpec& s) { return group_columns(s, cols); },
+                               [](const BlockSpec&) { return Block::kColumns; },
+                               [](const SuperBlockSpec&) { return SuperBlock::kColumns; }},
+                    grid);
+}
+
+bool divides(const Grid& grid, int64_t cols) {
+  const int64_t window = window_of(grid, cols);
+  return cols > 0 && window > 0 && cols % window == 0;
+}
+
+void check_shape(const Grid& grid, Shape s, const std::string& tensor) {
+  if (const auto* affine = std::get_if<AffineSpec>(&grid)) check_affine(*affine, tensor);
+  if (s.rows <= 0 || s.cols <= 0)
+    throw Error({.what = "an empty matrix cannot be quantized",
+                 .where = tensor,
+                 .got = fmt::format("{} x {}", s.rows, s.cols)});
+  if (divides(grid, s.cols)) return;
+  const int64_t window = window_of(grid, s.cols);
+  const bool affine = std::holds_alternative<AffineSpec>(grid);
+  throw Error({.what = fmt::format("{} needs a number of columns that is a multiple of {}", name_of(grid), window),
+               .where = tensor,
+               .got = fmt::format("{} columns", s.cols),
+               .remedy = affine ? group_remedy(s.cols, window) : block_remedy(s.cols, window)});
+}
+
+}  // namespace pare

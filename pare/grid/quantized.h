@@ -81,6 +81,8 @@ struct Quantized {
 
   // `w` is the whole matrix (rows x cols) as it is now; parallel over rows.
   void fit(int64_t window, MatrixView w, const FitHow& how);
+  // The same for the rows of one strip that holds exactly one window: the way to fit and round in one pass.
+  void fit(const Strip& window, const FitHow& how);
   void round(const Strip& strip);
 
   uint8_t nearest(int64_t row, int64_t col, float x) const;

@@ -37,9 +37,14 @@ std::string_view name_of(Role role);
 enum class Site : uint8_t { attn_in, attn_out, ffn_in, ffn_out };
 inline constexpr Site kSites[] = {Site::attn_in, Site::attn_out, Site::ffn_in, Site::ffn_out};
 std::string_view name_of(Site site);
+std::optional<Site> site_of(Role role);  // nullopt: no linear of a block
+bool is_norm(Role role);                 // a vector, kept in f32
 
 // How GGUF orders the rows of q and k of this architecture.
 enum class RowOrder : uint8_t { as_is, interleaved_halves };
+
+// Whether a tensor "….bias" stands beside "….weight": never, always, or where Config::attention_bias or mlp_bias says.
+enum class Bias : uint8_t { none, always, attention, mlp };
 
 struct TensorName {
   Role role;
@@ -47,6 +52,14 @@ struct TensorName {
   std::string_view gguf;  // empty: GGUF has no such tensor
   RowOrder gguf_rows = RowOrder::as_is;
   bool transposed = false;  // the HF file stores [in, out] (Conv1D)
+  Bias bias = Bias::none;
+};
+
+// How config.json tells which layers slide.
+enum class SlidingKeys : uint8_t {
+  none,      // no window in this family
+  all,       // "sliding_window" holds for every layer
+  switched,  // only where "use_sliding_window" is true, from layer "max_window_layers" on, or as "layer_types" says
 };
 
 struct Arch {
@@ -54,13 +67,56 @@ struct Arch {
   std::span<const std::string_view> hf_classes;
   std::string_view gguf;  // general.architecture; empty: GGUF knows no such model
   std::span<const TensorName> tensors;
-  Config defaults;  // the flags; numbers come from the checkpoint
+  Config defaults;  // the flags, and numbers that transformers assumes when config.json has none
+  std::string_view base_prefix = "model.";  // some HF files leave it out of every name
+  SlidingKeys sliding = SlidingKeys::none;
+  bool gguf_sizes = false;  // GGUF has the keys vocab_size and rope.dimension_count
 };
 std::span<const Arch> all_archs();
-const Arch& find_arch(std::string_view name);
+const Arch& find_arch(std::string_view name);               // throws Error listing the known
+const Arch* find_hf_class(std::string_view name);           // "LlamaForCausalLM"; nullptr: unknown
+const Arch* find_gguf_architecture(std::string_view name);  // nullptr: unknown
 const TensorName* find_tensor(const Arch& arch, Role role);
+bool has_bias(const Config& config, const TensorName& tensor);
+// Whether a model of this configuration has the tensor at all (a tied head or an absent final norm is none).
+bool has_tensor(const Config& config, const TensorName& tensor);
+inline bool is_per_layer(const TensorName& tensor) { return tensor.hf.find("{}") != std::string_view::npos; }
 
-// GGUF metadata of this model (general.* and {arch}.*), as the reference converter writes it. `name` is general.name.
-Metadata gguf_metadata(const Config& config, const Arch& arch, const Json& hf_config, const std::string& name);
+// Names of one checkpoint's tensors, in its own spelling and back.
+class TensorNames {
+ public:
+  TensorNames(const Arch& arch, const Checkpoint& checkpoint);
+  // With ".weight"; `tensor` is a row of the architecture's table.
+  std::string weight(const TensorName& tensor, int layer = 0) const { return base(tensor, layer) + ".weight"; }
+  std::string bias(const TensorName& tensor, int layer = 0) const { return base(tensor, layer) + ".bias"; }
+
+  struct Place {
+    const TensorName* tensor = nullptr;
+    int layer = -1;      // -1: not in a block
+    bool weight = true;  // false: the bias
+  };
+  // What a logical name ("….weight", "….bias") stands for; nullopt: nothing that the table knows.
+  std::optional<Place> place(std::string_view name) const;
+
+ private:
+  std::string base(const TensorName& tensor, int layer) const;
+  std::string_view pattern(const TensorName& tensor) const;
+  const Arch* arch_;
+  Format format_;
+  size_t dropped_ = 0;  // characters of the base prefix that this checkpoint leaves out
+};
+
+// Rows = outputs, cols = inputs, of the tensor as a model of this configuration multiplies with it (a Conv1D already
+// turned); vectors: 1 x n.
+Shape expected_shape(const Config& config, Role role);
+// Throws Error naming tensor, expected and found shape where the checkpoint contradicts its configuration. Reads no
+// weights.
+void check_shapes(const Config& config, const Arch& arch, const Checkpoint& checkpoint);
+
+// GGUF metadata of this model (general.* and {arch}.*), in the order of the reference converter. `name` is
+// general.name; `parameters` gives general.size_label (0: none); `file_type` stands where the converter puts it.
+// `hf_config` is config.json, or null when the checkpoint has none.
+Metadata gguf_metadata(const Config& config, const Arch& arch, const Json& hf_config, const std::string& name,
+                       int64_t parameters = 0, std::optional<uint32_t> file_type = std::nullopt);
 
 }  // namespace pare

@@ -20,7 +20,8 @@ struct Linear {
   Shape shape;       // rows = outputs, cols = inputs
 };
 
-// Keys and values of the tokens seen so far, for one sequence.
+// Keys and values of the tokens seen so far, for one sequence. Under dynamic rope scaling old keys keep the rotation of
+// the length at which they were made, as in transformers.
 class KvCache {
  public:
   KvCache(const Config& config, int64_t capacity);  // positions
@@ -37,7 +38,8 @@ class KvCache {
 
 class Decoder {
  public:
-  // Maps the weights; nothing is read yet but norms and biases. Shapes are checked against the configuration here.
+  // Maps the weights; float ones are not read yet but for norms and biases, quantized ones are packed, one at a time.
+  // Shapes are checked against the configuration here. Throws Error.
   explicit Decoder(std::shared_ptr<const Checkpoint> checkpoint);
   ~Decoder();
 
@@ -45,13 +47,16 @@ class Decoder {
   const Arch& arch() const;
   const Checkpoint& checkpoint() const;
 
-  // ---- running
+  // ---- running. Throws Error for ids outside the vocabulary and more tokens than learned positions or the cache has.
   // Hidden states after the last block's norm are turned into logits: tokens x vocab, for all or only the last token.
   Matrix forward(std::span<const int32_t> tokens, KvCache& cache, bool all_logits) const;
   // A fresh sequence without a cache.
   Matrix logits(std::span<const int32_t> tokens) const;
+  // How many tokens a sequence may have; beyond their context rotary models only get worse, so theirs is unlimited.
+  int64_t max_length() const;
 
-  // ---- calibrating: a sequence goes through in these steps, `hidden` being tokens x hidden
+  // ---- calibrating: a sequence goes through in these steps, `hidden` being tokens x hidden. embed, attention and
+  // feed_forward of every layer, and head give exactly logits().
   std::vector<Linear> linears(int layer) const;  // in the order of their sites
   Matrix embed(std::span<const int32_t> tokens) const;
   // The input of a site, given the state before the attention (attn_in, attn_out) or before the feed-forward (ffn_in,
@@ -62,9 +67,9 @@ class Decoder {
   Matrix head(const Matrix& hidden) const;             // final norm and output embedding: tokens x vocab
 
   // ---- weights of the decoder's linears, while quantizing
-  Matrix weight(const Linear& linear) const;                // floats, rows = outputs
+  Matrix weight(const Linear& linear) const;  // the checkpoint's, as floats, rows = outputs in the file's order
   void replace(const Linear& linear, PackedMatrix weight);  // later steps multiply by this one
-  void forget_layer(int layer);                             // replaced weights are dropped, mapped pages given back
+  void forget_layer(int layer);  // replaced weights are dropped, mapped pages given back; the layer is the file's again
 
   int64_t weight_bytes() const;  // as packed in memory or mapped
 

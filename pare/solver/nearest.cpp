@@ -1,0 +1,41 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "pare/base/error.h"
+#include "pare/base/threads.h"
+#include "pare/solver/checks.h"
+#include "pare/solver/solver.h"
+#include "pare/tensor/linalg.h"
+
+namespace pare {
+
+void require_finite_weights(MatrixView w) {
+  const auto bad = find_not_finite(w);
+  if (!bad) return;
+  throw Error({.what = "a weight is not a finite number",
+               .where = fmt::format("row {}, column {}", bad->row, bad->col),
+               .got = fmt::format("{}", w(bad->row, bad->col)),
+               .remedy = "download or convert the model again; if the original holds it, it cannot be quantized"});
+}
+
+Quantized round_to_nearest(MatrixView w, const Grid& grid, const FitHow& how) {
+  require_finite_weights(w);
+  Quantized q(grid, w.shape());
+  FitHow fit = how;
+  fit.nearest_follows = true;
+  for (int64_t window = 0; window < q.windows(); ++window) {
+    const int64_t first = window * q.window(), last = std::min(first + q.window(), w.cols);
+    q.fit(window, w, fit);
+    parallel_for((w.rows + kLanes - 1) / kLanes, [&](int64_t i) {
+      std::vector<float> values(static_cast<size_t>((last - first) * kLanes));
+      const int64_t row = i * kLanes;
+      Strip strip{values.data(), row, static_cast<int>(std::min<int64_t>(kLanes, w.rows - row)), first, last};
+      load_strip(w, strip);
+      q.round(strip);
+    });
+  }
+  return q;
+}
+
+}  // namespace pare

@@ -8,7 +8,7 @@
 
 namespace pare {
 
-// Fit and nearest code, window by window.
+// Fit and nearest code, window by window. Sets how.nearest_follows.
 Quantized round_to_nearest(MatrixView w, const Grid& grid, const FitHow& how = {});
 
 // In which order error feedback visits columns.
@@ -22,8 +22,10 @@ struct GptqOptions {
   double damp = 0.1;    // times the mean of diag(H)
   int64_t block = 128;  // columns whose error is spread lazily; changes no result beyond rounding
   ColumnOrder order = ColumnOrder::windows;
-  bool static_groups = false;  // fit every window first, on the original weights
-  FitHow fit = {};
+  // Fit every window first, on the original weights. Windows are then those of the original columns whatever the
+  // order, so even `stored` leaves Quantized::order empty.
+  bool static_groups = false;
+  FitHow fit = {};  // importance per original column; empty: HessianFactor::diagonal
 };
 
 // What GPTQ needs of a Hessian, factored once for all matrices that share an input (q, k and v; gate and up).
@@ -35,9 +37,10 @@ struct HessianFactor {
   double damp = 0;              // the one that factored: grows when the first did not
   int attempts = 1;
 };
-// `hessian` is symmetric (both triangles), K x K. `window` is the grid's (window_of); throws Error when H holds NaN or
-// infinity or cannot be factored even with damping 1.
-HessianFactor factor_hessian(const Matrix& hessian, int64_t window, const GptqOptions& options);
+// `hessian` is symmetric (both triangles), K x K. `window` is the grid's (window_of), `step` Quantized::step: so many
+// columns stay together in every order. Throws Error when H holds NaN or infinity, when no input was ever other than 0,
+// or when H cannot be factored even with damping 1.
+HessianFactor factor_hessian(const Matrix& hessian, int64_t window, const GptqOptions& options, int step = 1);
 
 struct GptqResult {
   Quantized quantized;

@@ -2,9 +2,17 @@
 // depend on the number of threads. All matrices row-major f32.
 #pragma once
 
+#include <optional>
+
 #include "pare/tensor/matrix.h"
 
 namespace pare {
+
+struct Position {
+  int64_t row = 0, col = 0;
+};
+// The first element, by rows, that is NaN or infinite.
+std::optional<Position> find_not_finite(MatrixView m);
 
 // y (m x n) = x (m x k) · wᵀ, w (n x k); with `accumulate`, y += …. Strides in floats.
 void multiply_transposed(MatrixView x, MatrixView w, float* y, int64_t y_stride, bool accumulate = false);

@@ -1,0 +1,249 @@
+#include "pare/container/gptq_tensors.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+
+#include "pare/base/error.h"
+#include "pare/base/float_formats.h"
+#include "pare/container/bit_packing.h"
+
+namespace pare {
+namespace {
+
+int middle(int bits) { return 1 << (bits - 1); }
+int highest(int bits) { return (1 << bits) - 1; }
+
+[[noreturn]] void fail(const StoredTensor& t, std::string what, std::string expected, std::string got,
+                       std::string remedy = "the checkpoint is damaged or was written by a faulty tool") {
+  throw Error({.what = std::move(what),
+               .where = fmt::format("{}, tensor {}", t.file.string(), t.name),
+               .expected = std::move(expected),
+               .got = std::move(got),
+               .remedy = std::move(remedy)});
+}
+
+void require(const StoredTensor& t, std::string_view type, size_t rank) {
+  if (t.type != type)
+    fail(t, "the tensor has another type than GPTQ files use", std::string(type), t.type,
+         "only 32-bit words are read; save the checkpoint with pack_dtype int32");
+  const bool positive = std::all_of(t.shape.begin(), t.shape.end(), [](int64_t n) { return n > 0; });
+  if (t.shape.size() != rank || !positive)
+    fail(t, "the tensor has a wrong shape", fmt::format("{} dimensions, none empty", rank), fmt::format("{}", t.shape));
+}
+
+std::vector<uint32_t> words_of(const StoredTensor& t) {
+  std::vector<uint32_t> words(t.bytes.size() / 4);
+  std::memcpy(words.data(), t.bytes.data(), words.size() * 4);
+  return words;
+}
+
+// The fields of qzeros as stored.
+Plane<uint8_t> zero_fields(const GptqParts& parts, const GptqLayout& l) {
+  Plane<uint8_t> fields(l.groups, l.rows);
+  unpack_bits(l.bits, words_of(*parts.qzeros), fields.values());
+  return fields;
+}
+
+bool all_equal(const Plane<uint8_t>& fields, int value) {
+  return std::all_of(fields.values().begin(), fields.values().end(), [&](uint8_t f) { return f == value; });
+}
+
+struct Zeros {
+  bool symmetric = false;
+  Plane<uint8_t> values;  // groups x rows; empty when symmetric
+};
+
+// A one in every field of a word; zero when fields straddle words (3 bits).
+uint32_t ones(int bits) { return 32 % bits == 0 ? 0xFFFFFFFFu / static_cast<uint32_t>(highest(bits)) : 0; }
+
+// v1 fields hold the zero minus one. A zero of 0 has no such field: GPTQModel subtracts from whole words, so that only
+// adding to whole words gives it back; in files of others a field of all ones means 2^bits to some readers and 0 to
+// others.
+Plane<uint8_t> undo_minus_one(const GptqParts& parts, const GptqLayout& l, Plane<uint8_t> fields, bool whole_words) {
+  if (whole_words && ones(l.bits) != 0) {
+    std::vector<uint32_t> words = words_of(*parts.qzeros);
+    for (uint32_t& word : words) word += ones(l.bits);
+    unpack_bits(l.bits, words, fields.values());
+    return fields;
+  }
+  const int top = highest(l.bits);
+  for (uint8_t& field : fields.values()) {
+    if (field == top && !whole_words)
+      fail(*parts.qzeros, "a zero point of this file is read differently by different programs",
+           fmt::format("fields below {} (GPTQ format v1 stores the zero minus one)", top), std::to_string(field),
+           "save the checkpoint again in the format gptq_v2");
+    field = static_cast<uint8_t>((field + 1) & top);
+  }
+  return fields;
+}
+
+Zeros read_zeros(const GptqParts& parts, const GptqLayout& l, const GptqConvention& convention) {
+  Plane<uint8_t> fields = zero_fields(parts, l);
+  const bool constant = all_equal(fields, middle(l.bits)) || all_equal(fields, middle(l.bits) - 1);
+  if (convention.symmetric && constant) return {true, {}};
+  if (convention.zeros == GptqZeros::plain) return {false, std::move(fields)};
+  return {false, undo_minus_one(parts, l, std::move(fields), convention.whole_words)};
+}
+
+AffineSpec spec_of(const GptqLayout& l, const Zeros& zeros, const GptqConvention& convention) {
+  AffineSpec spec{.bits = l.bits, .group = l.group(), .symmetric = zeros.symmetric};
+  if (!zeros.symmetric && convention.zeros == GptqZeros::minus_one)
+    spec.lowest_zero =
+        std::find(zeros.values.values().begin(), zeros.values.values().end(), 0) == zeros.values.values().end() ? 1 : 0;
+  return spec;
+}
+
+void read_scales(const StoredTensor& t, DType dtype, Plane<float>& scales) {
+  to_f32(dtype, t.bytes, scales.values());
+  for (int64_t i = 0; i < scales.size(); ++i) {
+    const float s = scales.data()[i];
+    if (std::isfinite(s) && round_to_f16(s) == s) continue;
+    const auto where = fmt::format("{} at [{}, {}]", s, i / scales.cols(), i % scales.cols());
+    if (!std::isfinite(s)) fail(t, "a scale is not finite", "finite numbers", where);
+    fail(t, "a scale is not exact in f16, and rounding it would change the weights", "scales exact in f16", where,
+         "save the checkpoint with f16 scales");
+  }
+}
+
+DType scale_type(const StoredTensor& t) {
+  const auto dtype = dtype_from_name(t.type);
+  if (!dtype || (*dtype != DType::f16 && *dtype != DType::bf16 && *dtype != DType::f32))
+    fail(t, "scales have a type that is not supported", "f16, bf16 or f32", t.type);
+  return *dtype;
+}
+
+// The columns sorted by group; empty when they are already. Every group must have as many columns as the others.
+std::vector<int32_t> order_of(const GptqParts& parts, const GptqLayout& l) {
+  if (!parts.g_idx) return {};
+  const StoredTensor& t = *parts.g_idx;
+  std::vector<int32_t> group(static_cast<size_t>(l.cols));
+  std::memcpy(group.data(), t.bytes.data(), t.bytes.size());
+  std::vector<int64_t> members(static_cast<size_t>(l.groups));
+  for (size_t k = 0; k < group.size(); ++k) {
+    const int64_t g = group[k] < 0 ? group[k] + l.groups : group[k];  // as the reference's indexing
+    if (g < 0 || g >= l.groups)
+      fail(t, "a column belongs to a group that does not exist", fmt::format("0 to {}", l.groups - 1),
+           fmt::format("{} at {}", group[k], k));
+    group[k] = static_cast<int32_t>(g);
+    ++members[static_cast<size_t>(g)];
+  }
+  for (size_t g = 0; g < members.size(); ++g)
+    if (members[g] != l.group())
+      fail(t, "the groups have different sizes", fmt::format("{} columns in each", l.group()),
+           fmt::format("{} in group {}", members[g], g), "such files are not supported");
+  if (std::is_sorted(group.begin(), group.end())) return {};
+  std::vector<int32_t> order(group.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return group[static_cast<size_t>(a)] < group[static_cast<size_t>(b)]; });
+  return order;
+}
+
+void put(std::vector<std::byte>& to, const void* from, size_t size) {
+  to.resize(size);
+  std::memcpy(to.data(), from, size);
+}
+
+}  // namespace
+
+GptqLayout gptq_layout(const GptqParts& parts) {
+  require(*parts.qweight, "i32", 2);
+  require(*parts.qzeros, "i32", 2);
+  require(*parts.scales, parts.scales->type, 2);
+  scale_type(*parts.scales);
+  GptqLayout l;
+  l.rows = parts.qweight->shape[1];
+  l.groups = parts.scales->shape[0];
+  if (parts.scales->shape[1] != l.rows)
+    fail(*parts.scales, "the scales do not fit the codes", fmt::format("[groups, {}]", l.rows),
+         fmt::format("{}", parts.scales->shape));
+  const int64_t zero_words = parts.qzeros->shape[1];
+  if (parts.qzeros->shape[0] != l.groups || zero_words > l.rows || 32 * zero_words % l.rows != 0)
+    fail(*parts.qzeros, "the zero points do not fit the scales", fmt::format("[{}, {} · bits / 32]", l.groups, l.rows),
+         fmt::format("{}", parts.qzeros->shape));
+  l.bits = static_cast<int>(32 * zero_words / l.rows);
+  if (l.bits != 2 && l.bits != 3 && l.bits != 4 && l.bits != 8)
+    fail(*parts.qzeros, "GPTQ layers of this width are not supported", "2, 3, 4 or 8 bits", std::to_string(l.bits),
+         "quantize the original model to one of these");
+  const int64_t code_words = parts.qweight->shape[0];
+  l.cols = 32 * code_words / l.bits;
+  if (code_words % l.bits != 0 || l.rows % kPackRun != 0)
+    fail(*parts.qweight, "the layer is no multiple of 32 both ways",
+         fmt::format("[a multiple of {}, a multiple of 32] for {} bits", l.bits, l.bits),
+         fmt::format("{}", parts.qweight->shape));
+  if (parts.g_idx) {
+    require(*parts.g_idx, "i32", 1);
+    if (parts.g_idx->shape[0] != l.cols)
+      fail(*parts.g_idx, "the list of groups does not fit the codes", fmt::format("[{}]", l.cols),
+           fmt::format("{}", parts.g_idx->shape));
+  }
+  if (l.cols % l.groups != 0)
+    fail(*parts.scales, "the groups do not divide the columns", fmt::format("a divisor of {}", l.cols),
+         fmt::format("{} groups", l.groups), "layers with a shorter last group are not supported");
+  return l;
+}
+
+AffineSpec gptq_spec(const GptqParts& parts, const GptqConvention& convention) {
+  const GptqLayout l = gptq_layout(parts);
+  return spec_of(l, read_zeros(parts, l, convention), convention);
+}
+
+bool contradicts_format(const GptqParts& parts, const GptqConvention& convention) {
+  if (!convention.symmetric) return false;
+  const GptqLayout l = gptq_layout(parts);
+  return all_equal(zero_fields(parts, l), middle(l.bits) - (convention.zeros == GptqZeros::plain ? 1 : 0));
+}
+
+Quantized decode_gptq(const GptqParts& parts, const GptqConvention& convention) {
+  const GptqLayout l = gptq_layout(parts);
+  Zeros zeros = read_zeros(parts, l, convention);
+  Quantized q(spec_of(l, zeros, convention), l.shape());
+  auto& affine = std::get<Affine>(q.params);
+  read_scales(*parts.scales, scale_type(*parts.scales), affine.scale);
+  if (!zeros.symmetric) affine.zero = std::move(zeros.values);
+  q.order = order_of(parts, l);
+  unpack_columns(l.bits, parts.qweight->bytes, q.order, q.codes);
+  return q;
+}
+
+GptqBytes encode_gptq(const Quantized& q, GptqZeros format) {
+  const auto& affine = std::get<Affine>(q.params);
+  const Shape s = q.shape();
+  const int bits = affine.spec.bits;
+  const int64_t group = affine.spec.group, groups = s.cols / group;
+  const int less = format == GptqZeros::minus_one ? 1 : 0;
+  assert(s.rows % kPackRun == 0 && s.cols % kPackRun == 0 && affine.scale.shape() == (Shape{groups, s.rows}));
+  GptqBytes out;
+  out.qweight.resize(static_cast<size_t>(q.codes.size() * bits / 8));
+  pack_columns(bits, q.codes, q.order, out.qweight);
+
+  std::vector<uint8_t> fields(static_cast<size_t>(groups * s.rows), static_cast<uint8_t>(middle(bits) - less));
+  if (!affine.spec.symmetric)
+    std::transform(affine.zero.values().begin(), affine.zero.values().end(), fields.begin(), [&](uint8_t zero) {
+      if (zero < less) throw std::logic_error("GPTQ format v1 cannot hold a zero point of 0");
+      return static_cast<uint8_t>(zero - less);
+    });
+  std::vector<uint32_t> words(fields.size() * static_cast<size_t>(bits) / 32);
+  pack_bits(bits, fields, words);
+  put(out.qzeros, words.data(), words.size() * 4);
+
+  out.scales.resize(static_cast<size_t>(affine.scale.size()) * 2);
+  from_f32(DType::f16, affine.scale.values(), out.scales);
+
+  std::vector<int32_t> group_of(static_cast<size_t>(s.cols));
+  for (int64_t c = 0; c < s.cols; ++c)
+    group_of[static_cast<size_t>(q.order.empty() ? c : q.order[static_cast<size_t>(c)])] =
+        static_cast<int32_t>(c / group);
+  out.ordered = !std::is_sorted(group_of.begin(), group_of.end());
+  put(out.g_idx, group_of.data(), group_of.size() * 4);
+  return out;
+}
+
+}  // namespace pare

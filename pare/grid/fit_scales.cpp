@@ -1,0 +1,158 @@
+// Fits of grids with one scale (and zero point) per run of columns: int-affine groups, q4_0 and q8_0 blocks. Scales are
+// rounded to f16 before their error is measured, and a search never ends above the error of the range.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "pare/grid/fit_scales.cpp"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+
+#include "pare/grid/families.h"
+#include "pare/grid/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace pare::lanes::HWY_NAMESPACE {
+
+HWY_INLINE V positive_f16(V x) { return hn::Max(to_f16(x), number(kSmallestF16)); }
+
+// ---- int-affine
+
+HWY_INLINE V symmetric_range(const Range& range, float top) {
+  const V magnitude = hn::Abs(range.extreme);
+  const V span = hn::IfThenElse(hn::Gt(magnitude, hn::Zero(F())), magnitude, number(1));  // zeros: ±1, as the peers
+  return positive_f16(hn::Div(hn::Add(span, span), number(top)));
+}
+
+void fit_symmetric(const Columns& c, const AffineSpec& spec, Search search, ScaleFit& out) {
+  const float top = static_cast<float>((1 << spec.bits) - 1), middle = static_cast<float>(1 << (spec.bits - 1));
+  const V lowest = number(-middle), highest = number(top - middle);
+  for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
+    const Range range = range_of(c, lane);
+    V scale = symmetric_range(range, top);
+    if (search == Search::error) {
+      const V found =
+          search_scale<false>(c, lane, hn::Abs(range.extreme), lowest, highest, kSymmetricGroup[spec.bits - 2]);
+      const V stored = positive_f16(found);
+      const M better = hn::Lt(error_at(c, lane, stored, lowest, highest), error_at(c, lane, scale, lowest, highest));
+      scale = hn::IfThenElse(better, stored, scale);
+    }
+    store(scale, out.scale, lane);
+    store(number(middle), out.zero, lane);
+  }
+}
+
+// A scale and a zero point for weights in [lowest, highest], which holds 0.
+struct ZeroPoint {
+  V scale, zero;
+};
+struct ZeroLimits {
+  float top, lowest;
+};
+HWY_INLINE ZeroPoint zero_point(V lowest, V highest, const ZeroLimits& limits) {
+  const V by_span = hn::Div(hn::Sub(highest, lowest), number(limits.top));
+  const V by_top = hn::Div(highest, number(limits.top - limits.lowest));  // where the zero may not reach 0
+  const V scale = positive_f16(hn::Max(by_span, by_top));
+  const V zero = hn::Round(hn::Div(hn::Neg(lowest), scale));
+  return {scale, clamp(zero, number(limits.lowest), number(limits.top))};
+}
+
+// Weighted least squares of x = scale · level + shift gives a better scale and zero for the same codes.
+HWY_INLINE ZeroPoint refitted(const ZeroPoint& p, const Sums& s, V w, V wx, const ZeroLimits& limits) {
+  const V determinant = hn::Sub(hn::Mul(w, s.ll), hn::Mul(s.l, s.l));
+  const V slope = quotient(hn::Sub(hn::Mul(w, s.xl), hn::Mul(s.l, wx)), determinant);
+  const V shift = quotient(hn::Sub(wx, hn::Mul(slope, s.l)), w);
+  const V wanted = hn::Round(hn::Sub(p.zero, hn::Mul(shift, reciprocal(slope))));
+  const V zero = clamp(wanted, number(limits.lowest), number(limits.top)), moved = hn::Sub(p.zero, zero);
+  const V xl = hn::Add(s.xl, hn::Mul(moved, wx));
+  const V ll = hn::Add(s.ll, hn::Mul(moved, hn::Add(hn::Add(s.l, s.l), hn::Mul(moved, w))));
+  return {positive_f16(quotient(xl, ll)), zero};
+}
+
+HWY_INLINE ZeroPoint search_zero_point(const Columns& c, size_t lane, V lowest, V highest, const ZeroPoint& range,
+                                       const ZeroLimits& limits, const Factors& factors) {
+  V w = hn::Zero(F()), wx = hn::Zero(F());
+  for (int64_t i = 0; i < c.count; ++i) {
+    const V importance = load(c.importance[i], lane);
+    w = hn::Add(w, importance);
+    wx = hn::Add(wx, hn::Mul(importance, load(c.x[i], lane)));
+  }
+  enum { kBoth, kUpper, kLower, kCuts };
+  ZeroPoint best = range;
+  V least = number(3.0e38f);
+  for (int cut = kBoth; cut < kCuts; ++cut) {
+    float factor = factors.first;
+    for (int k = 0; k < factors.count; ++k, factor *= factors.ratio) {
+      const V shrink = number(1 / factor);
+      ZeroPoint p = zero_point(cut == kUpper ? lowest : hn::Mul(lowest, shrink),
+                               cut == kLower ? highest : hn::Mul(highest, shrink), limits);
+      if (k == 0) p = range;
+      for (int pass = 0; pass < 3; ++pass) {
+        const V from = hn::Neg(p.zero), to = hn::Sub(number(limits.top), p.zero);
+        const Sums s = sums_at<false>(c, lane, p.scale, hn::Div(number(1), p.scale), p.zero, from, to);
+        const M better = hn::Lt(s.error, least);
+        least = hn::IfThenElse(better, s.error, least);
+        best.scale = hn::IfThenElse(better, p.scale, best.scale);
+        best.zero = hn::IfThenElse(better, p.zero, best.zero);
+        p = refitted(p, s, w, wx, limits);
+      }
+    }
+  }
+  return best;
+}
+
+void fit_zero_point(const Columns& c, const AffineSpec& spec, Search search, ScaleFit& out) {
+  const ZeroLimits limits{static_cast<float>((1 << spec.bits) - 1), static_cast<float>(spec.lowest_zero)};
+  const Factors& factors = kZeroPointGroup[spec.bits - 2];
+  for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
+    const Range range = range_of(c, lane);
+    V lowest = hn::Min(range.lowest, hn::Zero(F())), highest = hn::Max(range.highest, hn::Zero(F()));
+    const M zeros = hn::Eq(range.extreme, hn::Zero(F()));
+    lowest = hn::IfThenElse(zeros, number(-1), lowest);
+    highest = hn::IfThenElse(zeros, number(1), highest);
+    ZeroPoint p = zero_point(lowest, highest, limits);
+    if (search == Search::error) p = search_zero_point(c, lane, lowest, highest, p, limits, factors);
+    store(p.scale, out.scale, lane);
+    store(p.zero, out.zero, lane);
+  }
+}
+
+void FitAffine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out) {
+  spec.symmetric ? fit_symmetric(columns, spec, search, out) : fit_zero_point(columns, spec, search, out);
+}
+
+// ---- q4_0, q8_0
+
+void FitBlock(const Columns& c, BlockSpec::Type type, Search search, Lanes& out) {
+  const bool four_bits = type == BlockSpec::Type::q4_0;
+  const float middle = four_bits ? 8 : 128;
+  const Factors& factors = four_bits ? kBlock16Levels : kBlock256Levels;
+  const V lowest = number(-middle), highest = number(middle - 1);
+  for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
+    const Range range = range_of(c, lane);
+    V scale = to_f16(four_bits ? hn::Div(range.extreme, lowest)  // the extreme becomes code 0
+                               : hn::Div(hn::Abs(range.extreme), highest));
+    if (search == Search::error) {
+      const V found = search_scale<true>(c, lane, hn::Abs(range.extreme), lowest, highest, factors);
+      const V stored = to_f16(found);
+      const M better = hn::Lt(error_at(c, lane, stored, lowest, highest), error_at(c, lane, scale, lowest, highest));
+      scale = hn::IfThenElse(better, stored, scale);
+    }
+    store(hn::Add(scale, hn::Zero(F())), out, lane);  // blocks of zeros: +0
+  }
+}
+
+}  // namespace pare::lanes::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace pare::lanes {
+
+HWY_EXPORT(FitAffine);
+HWY_EXPORT(FitBlock);
+
+void fit_affine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out) {
+  HWY_DYNAMIC_DISPATCH(FitAffine)(columns, spec, search, out);
+}
+void fit_block(const Columns& columns, BlockSpec::Type type, Search search, Lanes& scale) {
+  HWY_DYNAMIC_DISPATCH(FitBlock)(columns, type, search, scale);
+}
+
+}  // namespace pare::lanes
+#endif

@@ -1,0 +1,115 @@
+// Vocabulary of the vector kernels. Included once per instruction set (Highway's foreach_target), hence the guard.
+#if defined(PARE_GRID_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PARE_GRID_LANES_INL_H_
+#undef PARE_GRID_LANES_INL_H_
+#else
+#define PARE_GRID_LANES_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include "pare/grid/lanes.h"
+#include "pare/grid/search_tables.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace pare::lanes::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using F = hn::CappedTag<float, kLanes>;  // 16, 8 or 4 rows at a time
+using U = hn::RebindToUnsigned<F>;
+using I = hn::RebindToSigned<F>;
+using V = hn::Vec<F>;
+using M = hn::Mask<F>;
+
+HWY_INLINE V number(float x) { return hn::Set(F(), x); }
+HWY_INLINE V load(const Lanes& lanes, size_t lane) { return hn::Load(F(), lanes.v + lane); }
+HWY_INLINE void store(V x, Lanes& lanes, size_t lane) { hn::Store(x, F(), lanes.v + lane); }
+HWY_INLINE V clamp(V x, V lowest, V highest) { return hn::Min(hn::Max(x, lowest), highest); }
+
+// 1 / s; 0 for 0: every weight then gets the level nearest to 0.
+HWY_INLINE V reciprocal(V s) { return hn::IfThenElse(hn::Eq(s, hn::Zero(F())), hn::Zero(F()), hn::Div(number(1), s)); }
+// a / b; 0 where b is not positive.
+HWY_INLINE V quotient(V a, V b) { return hn::IfThenElse(hn::Gt(b, hn::Zero(F())), hn::Div(a, b), hn::Zero(F())); }
+
+// As round_to_f16 of base/float_formats.h for finite x, but ends at ±65504 instead of infinity.
+HWY_INLINE V to_f16(V x) {
+  const U u;
+  const V magnitude = hn::Min(hn::Abs(x), number(65504));
+  const auto bits = hn::BitCast(u, magnitude);
+  const auto odd = hn::And(hn::ShiftRight<13>(bits), hn::Set(u, 1));
+  const auto carried = hn::Add(bits, hn::Add(hn::Set(u, 0xFFF), odd));
+  const V normal = hn::BitCast(F(), hn::AndNot(hn::Set(u, 0x1FFF), carried));
+  const V subnormal = hn::Sub(hn::Add(magnitude, number(0.5f)), number(0.5f));
+  return hn::CopySign(hn::IfThenElse(hn::Lt(magnitude, number(0x1p-14f)), subnormal, normal), x);
+}
+
+// Smallest, largest and the signed extreme (the first of largest magnitude) of columns.
+struct Range {
+  V lowest, highest, extreme;
+};
+HWY_INLINE Range range_of(const Columns& c, size_t lane) {
+  V lowest = load(c.x[0], lane), highest = lowest, extreme = lowest;
+  for (int64_t i = 1; i < c.count; ++i) {
+    const V x = load(c.x[i], lane);
+    lowest = hn::Min(lowest, x);
+    highest = hn::Max(highest, x);
+    extreme = hn::IfThenElse(hn::Gt(hn::Abs(x), hn::Abs(extreme)), x, extreme);
+  }
+  return {lowest, highest, extreme};
+}
+
+// Weighted sums over columns at the nearest levels l of x + min under a scale: Σ w l, Σ w l², Σ w x l and the error
+// Σ w (x + min - scale l)². Callers take what they need; the rest is never computed.
+struct Sums {
+  V l, ll, xl, error;
+};
+template <bool kHasMin>
+HWY_INLINE Sums sums_at(const Columns& c, size_t lane, V scale, V inverse, V min, V lowest, V highest) {
+  Sums s{hn::Zero(F()), hn::Zero(F()), hn::Zero(F()), hn::Zero(F())};
+  for (int64_t i = 0; i < c.count; ++i) {
+    const V x = load(c.x[i], lane), w = load(c.importance[i], lane);
+    V shifted = x;
+    if constexpr (kHasMin) shifted = hn::Add(x, min);
+    const V level = hn::Round(clamp(hn::Mul(shifted, inverse), lowest, highest));
+    const V wl = hn::Mul(w, level), miss = hn::Sub(shifted, hn::Mul(scale, level));
+    s.l = hn::Add(s.l, wl);
+    s.ll = hn::Add(s.ll, hn::Mul(wl, level));
+    s.xl = hn::Add(s.xl, hn::Mul(wl, x));
+    s.error = hn::Add(s.error, hn::Mul(w, hn::Mul(miss, miss)));
+  }
+  return s;
+}
+
+HWY_INLINE V error_at(const Columns& c, size_t lane, V scale, V lowest, V highest) {
+  const V inverse = reciprocal(scale);
+  return sums_at<false>(c, lane, scale, inverse, hn::Zero(F()), lowest, highest).error;
+}
+
+// Scale of a grid  value = scale · level, lowest ≤ level ≤ highest: from every factor (and both signs where allowed) up
+// to three times nearest levels, then the least squares of the scale. Returns the one that leaves the least error (not
+// yet rounded to storage), 0 for columns of zeros.
+template <bool kBothSigns>
+HWY_INLINE V search_scale(const Columns& c, size_t lane, V magnitude, V lowest, V highest, const Factors& factors) {
+  const V start = quotient(hn::Neg(lowest), magnitude);
+  V best = hn::Zero(F()), best_score = hn::Zero(F());
+  for (int sign = 0; sign < (kBothSigns ? 2 : 1); ++sign) {
+    V inverse = hn::Mul(start, number(sign ? -factors.first : factors.first));
+    for (int k = 0; k < factors.count; ++k, inverse = hn::Mul(inverse, number(factors.ratio))) {
+      V now = inverse;
+      for (int pass = 0; pass < 3; ++pass) {
+        const Sums s = sums_at<false>(c, lane, now, now, now, lowest, highest);
+        const V scale = quotient(s.xl, s.ll), score = hn::Mul(scale, s.xl);
+        const M better = hn::Gt(score, best_score);
+        best = hn::IfThenElse(better, scale, best);
+        best_score = hn::IfThenElse(better, score, best_score);
+        now = reciprocal(scale);
+      }
+    }
+  }
+  return best;
+}
+
+}  // namespace pare::lanes::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // guard

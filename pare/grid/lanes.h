@@ -1,0 +1,57 @@
+// The vector kernels behind grid/, compiled once per instruction set and chosen at run time. Lane = row: every lane
+// does one row's sequential f32 operations, multiplies and adds kept apart, so every CPU computes the same bytes.
+#pragma once
+
+#include <cstdint>
+
+#include "pare/grid/quantized.h"
+
+namespace pare::lanes {
+
+// One number for each of a strip's rows.
+struct alignas(64) Lanes {
+  float v[kLanes];
+};
+
+// value = scale (code - zero) - min, of 16 rows (families.h).
+struct LineLanes {
+  Lanes scale, zero, min;
+};
+
+// Some columns of a strip and how much the squared error of each weight counts.
+struct Columns {
+  const Lanes* x = nullptr;
+  const Lanes* importance = nullptr;  // not read by range fits
+  int64_t count = 0;
+
+  Columns part(int64_t first, int64_t columns) const { return {x + first, importance + first, columns}; }
+};
+
+// Row-major floats <-> lanes: `rows` rows of `columns` floats, `stride` apart; missing rows become 0.
+void transpose_in(const float* w, int64_t stride, int rows, int64_t columns, float* lanes);
+void transpose_out(const float* lanes, int rows, int64_t columns, float* w, int64_t stride);
+
+// Nearest codes of columns that share a line; `values` (columns x kLanes) become what the codes stand for. Codes go to
+// codes[row * stride + column].
+void round(const LineLanes& line, int top, float* values, int64_t columns, int rows, uint8_t* codes, int64_t stride);
+
+// Makes weights fit for fitting: NaN becomes 0, magnitudes end at 1e9.
+void sanitize(Lanes* x, int64_t columns);
+// importance (one per column, nullptr: all 1) relative to its mean, times sqrt(2 mean x² + x²) where asked.
+void weigh(const Lanes* x, int64_t columns, const float* importance, bool larger_count_more, Lanes* out);
+
+struct ScaleFit {
+  Lanes scale, zero;
+};
+void fit_affine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out);
+void fit_block(const Columns& columns, BlockSpec::Type type, Search search, Lanes& scale);
+
+struct SuperFit {
+  static constexpr int kMostSubs = 16;
+  Lanes d, dmin;
+  Lanes scale[kMostSubs], min[kMostSubs];  // integers
+};
+void fit_super_affine(const Columns& columns, Search search, SuperFit& out);     // q4_k
+void fit_super_symmetric(const Columns& columns, Search search, SuperFit& out);  // q6_k
+
+}  // namespace pare::lanes

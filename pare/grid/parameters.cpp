@@ -1,0 +1,155 @@
+// What a row stores for a window besides its codes, one number at a time: for solvers that revisit.
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+#include "pare/base/float_formats.h"
+#include "pare/grid/families.h"
+
+namespace pare {
+namespace {
+
+// Super-blocks order their parameters d, (dmin,) sub-scales, (mins).
+struct SuperIndex {
+  enum { d, dmin, scale, min } kind;
+  int64_t sub = 0;  // within the super-block
+};
+SuperIndex super_index(const SuperBlock& p, int index) {
+  const SuperBlockTraits& t = traits(p.spec);
+  const int supers = t.mins ? 2 : 1, subs = static_cast<int>(SuperBlock::kColumns / t.sub);
+  if (index == 0) return {SuperIndex::d};
+  if (index < supers) return {SuperIndex::dmin};
+  if (index < supers + subs) return {SuperIndex::scale, index - supers};
+  return {SuperIndex::min, index - supers - subs};
+}
+
+int count(const Affine& p) { return p.spec.symmetric ? 1 : 2; }
+int count(const Block&) { return 1; }
+int count(const SuperBlock& p) {
+  const SuperBlockTraits& t = traits(p.spec);
+  return (t.mins ? 2 : 1) * static_cast<int>(1 + SuperBlock::kColumns / t.sub);
+}
+
+Parameter get(const Affine& p, int64_t row, int64_t window, int index) {
+  const int64_t first = window * p.spec.group, last = first + p.spec.group;
+  if (index == 0) return {first, last, p.scale(window, row), kSmallestF16, kLargestF16};
+  return {first, last, static_cast<float>(p.zero(window, row)), static_cast<float>(p.spec.lowest_zero),
+          static_cast<float>((1 << p.spec.bits) - 1)};
+}
+Parameter get(const Block& p, int64_t row, int64_t window, int) {
+  const int64_t first = window * Block::kColumns;
+  return {first, first + Block::kColumns, p.scale(window, row), -kLargestF16, kLargestF16};
+}
+Parameter get(const SuperBlock& p, int64_t row, int64_t window, int index) {
+  const SuperBlockTraits& t = traits(p.spec);
+  const int64_t first = window * SuperBlock::kColumns, last = first + SuperBlock::kColumns;
+  const auto [kind, sub] = super_index(p, index);
+  const int64_t first_sub = first + sub * t.sub, plane_row = window * (SuperBlock::kColumns / t.sub) + sub;
+  switch (kind) {
+    case SuperIndex::d:
+      return {first, last, p.d(window, row), t.mins ? 0 : -kLargestF16, kLargestF16};
+    case SuperIndex::dmin:
+      return {first, last, p.dmin(window, row), 0, kLargestF16};
+    case SuperIndex::scale:
+      return {first_sub, first_sub + t.sub, static_cast<float>(p.scale(plane_row, row)),
+              static_cast<float>(t.lowest_scale), static_cast<float>(t.highest_scale)};
+    case SuperIndex::min:
+      break;
+  }
+  return {first_sub, first_sub + t.sub, static_cast<float>(p.min(plane_row, row)), 0,
+          static_cast<float>(t.highest_scale)};
+}
+
+void put(Affine& p, int64_t row, int64_t window, int index, float x) {
+  if (index == 0)
+    p.scale(window, row) = x;
+  else
+    p.zero(window, row) = static_cast<uint8_t>(x);
+}
+void put(Block& p, int64_t row, int64_t window, int, float x) { p.scale(window, row) = x; }
+void put(SuperBlock& p, int64_t row, int64_t window, int index, float x) {
+  const auto [kind, sub] = super_index(p, index);
+  const int64_t plane_row = window * (SuperBlock::kColumns / traits(p.spec).sub) + sub;
+  switch (kind) {
+    case SuperIndex::d:
+      p.d(window, row) = x;
+      break;
+    case SuperIndex::dmin:
+      p.dmin(window, row) = x;
+      break;
+    case SuperIndex::scale:
+      p.scale(plane_row, row) = static_cast<int8_t>(x);
+      break;
+    case SuperIndex::min:
+      p.min(plane_row, row) = static_cast<uint8_t>(x);
+      break;
+  }
+}
+
+bool is_integer(const Affine&, int index) { return index == 1; }
+bool is_integer(const Block&, int) { return false; }
+bool is_integer(const SuperBlock& p, int index) {
+  const auto kind = super_index(p, index).kind;
+  return kind == SuperIndex::scale || kind == SuperIndex::min;
+}
+
+// Derivative of one value, given its line's zero and code: value = scale (code - zero) - min.
+struct Slope {
+  float per_level = 0, constant = 0;  // times (code - zero), plus
+};
+Slope slope(const Affine& p, int64_t row, int64_t col, int index) {
+  if (index == 0) return {1, 0};
+  return {0, -p.scale(col / p.spec.group, row)};
+}
+Slope slope(const Block&, int64_t, int64_t, int) { return {1, 0}; }
+Slope slope(const SuperBlock& p, int64_t row, int64_t col, int index) {
+  const int64_t block = col / SuperBlock::kColumns, sub = col / traits(p.spec).sub;
+  switch (super_index(p, index).kind) {
+    case SuperIndex::d:
+      return {static_cast<float>(p.scale(sub, row)), 0};
+    case SuperIndex::dmin:
+      return {0, -static_cast<float>(p.min(sub, row))};
+    case SuperIndex::scale:
+      return {p.d(block, row), 0};
+    case SuperIndex::min:
+      break;
+  }
+  return {0, -p.dmin(block, row)};
+}
+
+}  // namespace
+
+int Quantized::parameters() const {
+  return std::visit([](const auto& p) { return count(p); }, params);
+}
+
+Parameter Quantized::parameter(int64_t row, int64_t window_index, int index) const {
+  assert(index >= 0 && index < parameters());
+  return std::visit([&](const auto& p) { return get(p, row, window_index, index); }, params);
+}
+
+void Quantized::derivative(int64_t row, int64_t window_index, int index, std::span<float> out) const {
+  const Parameter moved = parameter(row, window_index, index);
+  assert(std::ssize(out) == moved.last - moved.first);
+  const int64_t shared = line_columns(params);
+  for (int64_t col = moved.first; col < moved.last; col += shared) {
+    const float zero = line_at(params, row, col).zero;
+    const Slope s = std::visit([&](const auto& p) { return slope(p, row, col, index); }, params);
+    for (int64_t c = col; c < std::min(col + shared, moved.last); ++c)
+      out[static_cast<size_t>(c - moved.first)] = s.per_level * (static_cast<float>(codes(row, c)) - zero) + s.constant;
+  }
+}
+
+float Quantized::rounded(int index, float x) const {
+  const Parameter range = parameter(0, 0, index);
+  const float inside = x > range.lowest ? (x < range.highest ? x : range.highest) : range.lowest;
+  const bool integer = std::visit([&](const auto& p) { return is_integer(p, index); }, params);
+  return integer ? std::nearbyint(inside) : round_to_f16(inside);
+}
+
+void Quantized::set_parameter(int64_t row, int64_t window_index, int index, float x) {
+  assert(x == rounded(index, x));
+  std::visit([&](auto& p) { put(p, row, window_index, index, x); }, params);
+}
+
+}  // namespace pare

@@ -1,0 +1,31 @@
+// The parts of the forward pass that work on one row at a time: norms, activations, softmax. All in f32; the sums of a
+// row always add in the same order, whatever the CPU's vectors.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "pare/model/config.h"
+#include "pare/tensor/matrix.h"
+
+namespace pare {
+
+struct NormWeights {
+  std::vector<float> weight, bias;  // bias empty: none
+};
+
+// Rows of x (cols = weight.size()) into out, which may be x itself. Parallel over rows.
+void normalize(NormKind kind, double eps, const NormWeights& norm, MatrixView x, float* out, int64_t out_stride);
+// The same for each head of rows that hold `heads` heads of weight.size() columns.
+void normalize_heads(double eps, const NormWeights& norm, float* x, int64_t tokens, int64_t heads, int64_t stride);
+
+// x = act(x), or x = act(x) * up where `up` is not null; both rows x cols without gaps. Parallel.
+void activate(Activation activation, float* x, const float* up, int64_t rows, int64_t cols);
+
+// x = exp(scale * x - max) over the row; returns the sum, by which the caller divides what it makes of it.
+float exp_row(std::span<float> x, float scale);
+
+void add_bias(std::span<const float> bias, Matrix& x);  // to every row; an empty bias is none
+void add_rows(const Matrix& x, Matrix& sum);            // sum += x
+
+}  // namespace pare

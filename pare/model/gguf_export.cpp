@@ -1,0 +1,204 @@
+#include "pare/model/gguf_export.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+
+#include "pare/base/error.h"
+#include "pare/model/rope.h"
+
+namespace pare {
+namespace {
+
+// The logical tensors of a checkpoint, in its own order: of a GPTQ linear only the codes count, as its weight.
+std::vector<std::string> logical_names(const Checkpoint& checkpoint) {
+  std::vector<std::string> out;
+  for (const StoredTensor& t : checkpoint.tensors()) {
+    std::string name = t.name;
+    if (name.ends_with(".qweight"))
+      name.replace(name.size() - 7, 7, "weight");
+    else if ((name.ends_with(".qzeros") || name.ends_with(".scales") || name.ends_with(".g_idx")) &&
+             checkpoint.find(name.substr(0, name.rfind('.')) + ".qweight"))
+      continue;
+    out.push_back(std::move(name));
+  }
+  return out;
+}
+
+// Buffers that old checkpoints store although they follow from the configuration.
+bool is_buffer(std::string_view name) {
+  return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
+}
+
+GgufTensorPlan plan_of(const Config& config, const TensorNames::Place& place, const std::string& name) {
+  const TensorName& t = *place.tensor;
+  std::string gguf(t.gguf);
+  if (place.layer >= 0) gguf.replace(gguf.find("{}"), 2, std::to_string(place.layer));
+  const Shape shape = expected_shape(config, t.role);
+  const bool vector = is_norm(t.role) || !place.weight;
+  GgufTensorPlan plan;
+  plan.hf_name = name;
+  plan.gguf_name = gguf + (place.weight ? ".weight" : ".bias");
+  plan.shape = {shape.rows, shape.cols};
+  if (vector) plan.shape = {is_norm(t.role) ? shape.cols : shape.rows};
+  plan.role = t.role;
+  plan.layer = place.layer;
+  plan.row_order = t.gguf_rows;
+  plan.transposed = t.transposed && place.weight;
+  plan.kept_f32 = vector || t.role == Role::position_embedding;
+  return plan;
+}
+
+void write_rope(const Config& c, const std::string& prefix, Metadata& out) {
+  const Rope& r = c.rope;
+  if (r.kind == Rope::Kind::linear || r.kind == Rope::Kind::yarn) {
+    out.set(prefix + "rope.scaling.type", std::string(r.kind == Rope::Kind::linear ? "linear" : "yarn"));
+    out.set(prefix + "rope.scaling.factor", static_cast<float>(r.factor));
+  }
+  if (r.kind == Rope::Kind::yarn) {
+    out.set(prefix + "rope.scaling.original_context_length", static_cast<uint32_t>(r.original_context));
+    out.set(prefix + "rope.scaling.yarn_beta_fast", static_cast<float>(r.beta_fast));
+    out.set(prefix + "rope.scaling.yarn_beta_slow", static_cast<float>(r.beta_slow));
+    if (r.attention_factor > 0)  // what llama.cpp multiplies its own 1 + 0.1 ln(factor) by
+      out.set(prefix + "rope.scaling.attn_factor",
+              static_cast<float>(r.attention_factor / (1 + 0.1 * std::log(std::max(r.factor, 1.0)))));
+  }
+  out.set(prefix + "rope.freq_base", static_cast<float>(r.theta));
+}
+
+// "45K", "1.6M": two digits at least, rounded as printf rounds.
+std::string size_label(int64_t parameters) {
+  static constexpr struct {
+    double unit;
+    char suffix;
+  } kUnits[] = {{1e12, 'T'}, {1e9, 'B'}, {1e6, 'M'}, {1e3, 'K'}};
+  const auto count = static_cast<double>(parameters);
+  const auto& unit =
+      *std::find_if(std::begin(kUnits), std::end(kUnits) - 1, [&](const auto& u) { return count > u.unit; });
+  const double scaled = count / unit.unit;
+  return fmt::format("{:.{}f}{}", scaled, std::nearbyint(scaled) < 10 ? 1 : 0, unit.suffix);
+}
+
+void require_gguf(const Arch& arch) {
+  if (!arch.gguf.empty()) return;
+  throw Error({.what = fmt::format("GGUF knows no architecture for {} models", arch.name),
+               .where = std::string(arch.hf_classes.front()),
+               .remedy = "write a GPTQ checkpoint instead"});
+}
+
+}  // namespace
+
+std::vector<GgufTensorPlan> gguf_tensors(const Config& config, const Arch& arch, const Checkpoint& checkpoint) {
+  require_gguf(arch);
+  const TensorNames names(arch, checkpoint);
+  const bool gguf = checkpoint.format() == Format::gguf;
+  std::vector<GgufTensorPlan> out;
+  for (const std::string& name : logical_names(checkpoint)) {
+    const auto place = names.place(name);
+    if (gguf && name == "rope_freqs.weight") continue;  // one of the extra tensors
+    if (!gguf && is_buffer(name)) continue;
+    if (!place)
+      throw Error({.what = fmt::format("a tensor that {} models do not have", arch.name),
+                   .where = fmt::format("{}: {}", checkpoint.path().string(), name),
+                   .remedy = "the checkpoint is of another architecture, or holds more than a language model"});
+    if (!has_tensor(config, *place->tensor)) continue;
+    if (!place->weight && !has_bias(config, *place->tensor)) continue;
+    out.push_back(plan_of(config, *place, name));
+    if (gguf) out.back().row_order = RowOrder::as_is;
+    if (gguf || checkpoint.grid_of_weight(name)) out.back().transposed = false;
+  }
+  return out;
+}
+
+std::vector<std::pair<std::string, std::vector<float>>> gguf_extra_tensors(const Config& config) {
+  if (config.position != PositionKind::rope) return {};
+  if (config.rope.kind == Rope::Kind::llama3) return {{"rope_freqs.weight", llama3_factors(config.rope)}};
+  if (!config.rope.frequency_factors.empty()) return {{"rope_freqs.weight", config.rope.frequency_factors}};
+  return {};
+}
+
+std::vector<int64_t> gguf_row_permutation(const Config& config, const TensorName& tensor, int64_t rows, bool back) {
+  if (tensor.gguf_rows == RowOrder::as_is) return {};
+  const int64_t half = config.head_dim / 2;
+  std::vector<int64_t> order(static_cast<size_t>(rows));
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t head = r / config.head_dim * config.head_dim, in_head = r % config.head_dim;
+    const int64_t source = head + in_head % 2 * half + in_head / 2;
+    if (back)
+      order[static_cast<size_t>(source)] = r;
+    else
+      order[static_cast<size_t>(r)] = source;
+  }
+  return order;
+}
+
+std::string gguf_model_name(const std::filesystem::path& path) {
+  std::filesystem::path folder = path.has_filename() ? path : path.parent_path();
+  if (folder == "." || folder == ".." || folder.empty()) folder = std::filesystem::absolute(folder).lexically_normal();
+  std::string text = folder.filename().empty() ? folder.parent_path().filename().string() : folder.filename().string();
+  std::replace(text.begin(), text.end(), '-', ' ');
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(' ', at), text.size());
+    std::string word = text.substr(at, end - at);
+    at = end + 1;
+    if (word.empty()) continue;
+    const auto is = [](int (*kind)(int)) {
+      return [kind](char c) { return kind(static_cast<unsigned char>(c)) != 0; };
+    };
+    const bool lower = std::any_of(word.begin(), word.end(), is(std::islower)) &&
+                       std::none_of(word.begin(), word.end(), is(std::isupper));
+    const bool version = std::isdigit(static_cast<unsigned char>(word[0])) ||
+                         (word[0] == 'v' && word.size() > 1 && std::isdigit(static_cast<unsigned char>(word[1])));
+    bool after_letter = false;  // each run of letters starts with a capital
+    for (char& c : word) {
+      const bool letter = std::isalpha(static_cast<unsigned char>(c)) != 0;
+      if (lower && !version && letter && !after_letter)
+        c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+      after_letter = letter;
+    }
+    out += (out.empty() ? "" : " ") + word;
+  }
+  return out;
+}
+
+Metadata gguf_metadata(const Config& config, const Arch& arch, const Json& hf_config, const std::string& name,
+                       int64_t parameters, std::optional<uint32_t> file_type) {
+  require_gguf(arch);
+  Metadata out;
+  const std::string prefix = std::string(arch.gguf) + ".";
+  const auto count = [&](const char* key, int64_t value) { out.set(prefix + key, static_cast<uint32_t>(value)); };
+  const bool rope = config.position == PositionKind::rope;
+
+  out.set("general.architecture", std::string(arch.gguf));
+  out.set("general.type", std::string("model"));
+  out.set("general.name", name);
+  if (parameters > 0) out.set("general.size_label", size_label(parameters));
+  count("block_count", config.layers);
+  count("context_length", config.context);
+  count("embedding_length", config.hidden);
+  count("feed_forward_length", config.ffn);
+  count("attention.head_count", config.heads);
+  if (rope) {
+    count("attention.head_count_kv", config.kv_heads);
+    write_rope(config, prefix, out);
+  }
+  out.set(prefix + (config.norm == NormKind::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"),
+          static_cast<float>(config.norm_eps));
+  // The converter writes the head size only where config.json names it; readers need it where it is not hidden / heads.
+  const bool named = hf_config.is_object() && hf_config.contains("head_dim") && !hf_config["head_dim"].is_null();
+  if (named || config.head_dim * config.heads != config.hidden) {
+    count("attention.key_length", config.head_dim);
+    count("attention.value_length", config.head_dim);
+  }
+  if (file_type) out.set("general.file_type", *file_type);
+  if (arch.gguf_sizes) {
+    count("vocab_size", config.vocab);
+    count("rope.dimension_count", config.rope.dims);
+  }
+  return out;
+}
+
+}  // namespace pare

@@ -1,0 +1,96 @@
+// Which shape every tensor must have, and the check that the file agrees, before any work.
+#include <fmt/format.h>
+
+#include "pare/base/error.h"
+#include "pare/model/arch.h"
+
+namespace pare {
+namespace {
+
+std::string text_of(Shape s) {
+  return s.rows == 1 ? fmt::format("[{}]", s.cols) : fmt::format("[{}, {}]", s.rows, s.cols);
+}
+
+class Checker {
+ public:
+  Checker(const Config& config, const Arch& arch, const Checkpoint& checkpoint)
+      : config_(config), checkpoint_(checkpoint), names_(arch, checkpoint) {}
+
+  void check(const TensorName& t, int layer) const {
+    const Shape shape = expected_shape(config_, t.role);
+    const std::string name = names_.weight(t, layer);
+    const bool conv1d =
+        t.transposed && checkpoint_.format() == Format::huggingface && !checkpoint_.grid_of_weight(name).has_value();
+    compare(name, conv1d ? Shape{shape.cols, shape.rows} : shape);
+    if (has_bias(config_, t)) compare(names_.bias(t, layer), {1, is_norm(t.role) ? shape.cols : shape.rows});
+  }
+
+ private:
+  void compare(const std::string& name, Shape expected) const {
+    const std::optional<Shape> found = checkpoint_.has(name) ? checkpoint_.shape_of(name) : std::nullopt;
+    if (!found)
+      throw Error({.what = "the model lacks a tensor that its configuration asks for",
+                   .where = fmt::format("{}: {}", checkpoint_.path().string(), name),
+                   .expected = text_of(expected),
+                   .got = "no such tensor",
+                   .remedy = "the configuration is of another model, or a file is missing"});
+    if (*found == expected) return;
+    throw Error({.what = "the shape of a tensor contradicts the configuration",
+                 .where = fmt::format("{}: {}", checkpoint_.path().string(), name),
+                 .expected = text_of(expected),
+                 .got = text_of(*found),
+                 .remedy = "the configuration is of another model"});
+  }
+  const Config& config_;
+  const Checkpoint& checkpoint_;
+  TensorNames names_;
+};
+
+}  // namespace
+
+Shape expected_shape(const Config& c, Role role) {
+  switch (role) {
+    case Role::token_embedding:
+    case Role::head:
+      return {c.vocab, c.embedding};
+    case Role::position_embedding:
+      return {c.context + c.position_offset, c.hidden};
+    case Role::project_in:
+      return {c.hidden, c.embedding};
+    case Role::project_out:
+      return {c.embedding, c.hidden};
+    case Role::attn_norm:
+    case Role::ffn_norm:
+    case Role::final_norm:
+      return {1, c.hidden};
+    case Role::q:
+      return {c.q_width(), c.hidden};
+    case Role::k:
+    case Role::v:
+      return {c.kv_width(), c.hidden};
+    case Role::qkv:
+      return {c.q_width() + 2 * c.kv_width(), c.hidden};
+    case Role::o:
+      return {c.hidden, c.q_width()};
+    case Role::q_norm:
+    case Role::k_norm:
+      return {1, c.head_dim};
+    case Role::gate:
+    case Role::up:
+      return {c.ffn, c.hidden};
+    case Role::down:
+      return {c.hidden, c.ffn};
+  }
+  return {};
+}
+
+void check_shapes(const Config& config, const Arch& arch, const Checkpoint& checkpoint) {
+  const Checker checker(config, arch, checkpoint);
+  for (const TensorName& t : arch.tensors)
+    if (!is_per_layer(t) && has_tensor(config, t)) checker.check(t, -1);
+  for (int layer = 0; layer < config.layers; ++layer)
+    for (const TensorName& t : arch.tensors)
+      if (is_per_layer(t)) checker.check(t, layer);
+}
+
+}  // namespace pare

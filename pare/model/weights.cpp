@@ -1,0 +1,141 @@
+#include "pare/model/weights.h"
+
+#include <algorithm>
+
+#include "pare/base/error.h"
+#include "pare/base/interrupt.h"
+#include "pare/base/mapped_file.h"
+#include "pare/base/threads.h"
+#include "pare/tensor/linalg.h"
+
+namespace pare {
+namespace {
+
+bool can_be_viewed(DType type) { return type == DType::f32 || type == DType::f16 || type == DType::bf16; }
+
+PackedMatrix packed(const std::shared_ptr<const Checkpoint>& checkpoint, const std::string& name, Weight weight) {
+  if (const auto* floats = std::get_if<FloatTensor>(&weight)) {
+    if (can_be_viewed(floats->dtype))
+      return PackedMatrix::of_floats(floats->dtype, floats->bytes, {floats->shape[0], floats->shape[1]}, checkpoint);
+    PackedMatrix out = PackedMatrix::of_matrix(floats->to_matrix());
+    checkpoint->forget(name);
+    return out;
+  }
+  PackedMatrix out = PackedMatrix::of_quantized(std::get<Quantized>(weight));
+  checkpoint->forget(name);
+  return out;
+}
+
+std::vector<float> load_vector(const Checkpoint& checkpoint, const std::string& name) {
+  const Weight weight = checkpoint.load(name);
+  const auto* floats = std::get_if<FloatTensor>(&weight);
+  if (!floats) throw Error({.what = "a norm or bias is quantized", .where = name, .expected = "floats"});
+  const Matrix m = floats->to_matrix();
+  return {m.values().begin(), m.values().end()};
+}
+
+// Rows [first, last) of a matrix of floats in any type.
+void to_f32_rows(const FloatTensor& t, int64_t first, int64_t last, float* out) {
+  const int64_t cols = t.shape[1];
+  const auto width = static_cast<size_t>(cols) * static_cast<size_t>(info(t.dtype).bits / 8);
+  parallel_for(last - first, [&](int64_t r) {
+    to_f32(t.dtype, t.bytes.subspan(static_cast<size_t>(first + r) * width, width),
+           {out + r * cols, static_cast<size_t>(cols)});
+  });
+}
+
+}  // namespace
+
+LinearLayer::LinearLayer(std::shared_ptr<const Checkpoint> checkpoint, std::string name, const std::string& bias,
+                         bool transposed)
+    : checkpoint_(std::move(checkpoint)), name_(std::move(name)) {
+  Weight weight = checkpoint_->load(name_);
+  const auto* floats = std::get_if<FloatTensor>(&weight);
+  if (floats && floats->shape.size() != 2)
+    throw Error({.what = "a weight is not a matrix", .where = name_, .expected = "two dimensions"});
+  if (floats && transposed) {
+    conv1d_ = *floats;
+    shape_ = {conv1d_.shape[1], conv1d_.shape[0]};
+  } else {
+    weight_ = packed(checkpoint_, name_, std::move(weight));
+    shape_ = weight_.shape();
+  }
+  if (!bias.empty()) bias_ = load_vector(*checkpoint_, bias);
+}
+
+Matrix LinearLayer::apply(MatrixView x) const {
+  Matrix y(x.rows, shape_.rows);
+  if (!stand_in_.empty())
+    stand_in_.multiply(x, y.data(), y.cols());
+  else if (!weight_.empty())
+    weight_.multiply(x, y.data(), y.cols());
+  else
+    multiply_transposed_weight(x, y);
+  add_bias(bias_, y);
+  return y;
+}
+
+// The weight lies as [in, out]: some of its rows at a time become floats, and their products add up in y.
+void LinearLayer::multiply_transposed_weight(MatrixView x, Matrix& y) const {
+  constexpr int64_t kRows = 256;
+  std::vector<float> strip(static_cast<size_t>(std::min(kRows, shape_.cols) * shape_.rows));
+  for (int64_t first = 0; first < shape_.cols; first += kRows) {
+    const int64_t last = std::min(shape_.cols, first + kRows);
+    to_f32_rows(conv1d_, first, last, strip.data());
+    multiply_add(1, x.cols_between(first, last), {strip.data(), last - first, shape_.rows, shape_.rows}, y.data(),
+                 y.cols());
+  }
+}
+
+Matrix LinearLayer::floats() const {
+  Matrix out(shape_.rows, shape_.cols);
+  if (weight_.empty()) {
+    Matrix turned(shape_.cols, shape_.rows);
+    to_f32_rows(conv1d_, 0, shape_.cols, turned.data());
+    return transposed(turned);
+  }
+  constexpr int64_t kRows = 64;
+  parallel_for((shape_.rows + kRows - 1) / kRows, [&](int64_t i) {
+    weight_.expand_rows(i * kRows, std::min(shape_.rows, (i + 1) * kRows), out.row(i * kRows));
+  });
+  return out;
+}
+
+void LinearLayer::rows(std::span<const int32_t> ids, Matrix& out) const {
+  for (size_t i = 0; i < ids.size(); ++i) weight_.expand_rows(ids[i], ids[i] + 1, out.row(static_cast<int64_t>(i)));
+}
+
+void LinearLayer::replace(PackedMatrix weight) { stand_in_ = std::move(weight); }
+
+void LinearLayer::forget() {
+  stand_in_ = PackedMatrix();
+  if (!weight_.empty()) weight_.forget();
+  checkpoint_->forget(name_);
+}
+
+int64_t LinearLayer::bytes() const {
+  const PackedMatrix& weight = stand_in_.empty() ? weight_ : stand_in_;
+  return weight.empty() ? static_cast<int64_t>(conv1d_.bytes.size()) : weight.bytes();
+}
+
+DecoderWeights::DecoderWeights(std::shared_ptr<const Checkpoint> checkpoint, const Config& config, const Arch& arch)
+    : layers(static_cast<size_t>(config.layers)) {
+  const TensorNames names(arch, *checkpoint);
+  const bool conv1d = checkpoint->format() == Format::huggingface;
+  const auto load = [&](const TensorName& t, int layer, LayerWeights& into) {
+    check_interrupt();
+    const std::string bias = has_bias(config, t) ? names.bias(t, layer) : "";
+    if (is_norm(t.role))
+      into.norms[t.role] = {load_vector(*checkpoint, names.weight(t, layer)),
+                            bias.empty() ? std::vector<float>() : load_vector(*checkpoint, bias)};
+    else
+      into.linears[t.role] = LinearLayer(checkpoint, names.weight(t, layer), bias, t.transposed && conv1d);
+  };
+  for (const TensorName& t : arch.tensors)
+    if (!is_per_layer(t) && has_tensor(config, t)) load(t, -1, model);
+  for (size_t i = 0; i < layers.size(); ++i)
+    for (const TensorName& t : arch.tensors)
+      if (is_per_layer(t)) load(t, static_cast<int>(i), layers[i]);
+}
+
+}  // namespace pare

@@ -1,0 +1,153 @@
+#include "pare/quantize/layout.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+
+#include "pare/container/gguf.h"
+#include "pare/container/gguf_blocks.h"
+#include "pare/model/gguf_export.h"
+#include "pare/tokenizer/tokenizer.h"
+
+namespace pare {
+namespace {
+
+namespace fs = std::filesystem;
+
+// ---- Hugging Face: names, order and types stay
+
+std::string_view module_of(std::string_view name) {
+  for (const std::string_view suffix : {".weight", ".bias"})
+    if (name.ends_with(suffix)) return name.substr(0, name.size() - suffix.size());
+  return name;
+}
+
+PlannedTensor keep(const StoredTensor& s, const TensorNames& names) {
+  PlannedTensor t{.name = s.name, .source = s.name, .shape = s.shape, .from = s.type};
+  t.target = *dtype_from_name(s.type);
+  const auto place = names.place(s.name);
+  if (!place) return t;
+  t.role = place->tensor->role;
+  t.layer = place->layer;
+  t.transposed = place->tensor->transposed && s.shape.size() == 2;
+  if (t.transposed) std::swap(t.shape[0], t.shape[1]);
+  return t;
+}
+
+std::vector<PlannedTensor> lay_out_huggingface(const Plan& plan) {
+  const TensorNames names(*plan.arch, *plan.checkpoint);
+  std::vector<PlannedTensor> out;
+  for (const StoredTensor& s : plan.checkpoint->tensors()) out.push_back(keep(s, names));
+  return out;
+}
+
+bool is_carried(const std::string& name) {
+  constexpr std::array<std::string_view, 14> kStarts = {"tokenizer",        "vocab",
+                                                        "merges",           "special_tokens_map",
+                                                        "added_tokens",     "generation_config",
+                                                        "chat_template",    "preprocessor_config",
+                                                        "processor_config", "spiece",
+                                                        "sentencepiece",    "LICENSE",
+                                                        "NOTICE",           "USE_POLICY"};
+  return name.ends_with(".tiktoken") || name.ends_with(".jinja") || name.ends_with(".py") ||
+         std::any_of(kStarts.begin(), kStarts.end(), [&](std::string_view s) { return name.starts_with(s); });
+}
+
+// Per-module exceptions for readers that follow `dynamic`: linears kept as floats, or on another grid than the rest.
+Json exceptions(const Plan& plan) {
+  Json out = Json::object();
+  for (const PlannedTensor& t : plan.tensors) {
+    if (t.layer < 0 || t.shape.size() != 2 || !t.name.ends_with(".weight")) continue;
+    std::string pattern;
+    for (const char c : module_of(t.name)) pattern += c == '.' ? std::string("\\.") : std::string(1, c);
+    if (!t.on_grid()) {
+      out["-:^" + pattern + "$"] = Json::object();
+    } else if (const auto& linear = plan.settings.recipe.linear;
+               std::holds_alternative<Grid>(linear) && name_of(t.target) != name_of(linear)) {
+      const auto& spec = std::get<AffineSpec>(std::get<Grid>(t.target));
+      out["+:^" + pattern + "$"] = {
+          {"bits", spec.bits}, {"group_size", spec.group == 0 ? -1 : spec.group}, {"sym", spec.symmetric}};
+    }
+  }
+  return out;
+}
+
+void describe_huggingface(Plan& plan) {
+  OutputPlan& out = plan.output;
+  out.config = plan.checkpoint->config();
+  const Settings& s = plan.settings;
+  out.quantization = {{"desc_act", s.gptq.order == ColumnOrder::stored && s.recipe.method == Method::gptq},
+                      {"damp_percent", s.gptq.damp},
+                      {"static_groups", s.gptq.static_groups},
+                      {"true_sequential", s.true_sequential}};
+  if (Json dynamic = exceptions(plan); !dynamic.empty()) out.quantization["dynamic"] = std::move(dynamic);
+  for (const auto& entry : fs::directory_iterator(plan.checkpoint->path()))
+    if (entry.is_regular_file() && is_carried(entry.path().filename().string())) out.carried.push_back(entry.path());
+  std::sort(out.carried.begin(), out.carried.end());
+  out.max_shard_bytes = s.max_shard_bytes;
+}
+
+// ---- GGUF: renamed, reordered, norms in f32
+
+std::vector<PlannedTensor> lay_out_gguf(const Plan& plan) {
+  std::vector<PlannedTensor> out;
+  for (auto& [name, values] : gguf_extra_tensors(plan.config))
+    out.push_back({.name = name,
+                   .source = {},
+                   .shape = {static_cast<int64_t>(values.size())},
+                   .from = "made",
+                   .target = DType::f32,
+                   .made = std::move(values)});
+  for (const GgufTensorPlan& g : gguf_tensors(plan.config, *plan.arch, *plan.checkpoint)) {
+    PlannedTensor t{.name = g.gguf_name, .source = g.hf_name, .shape = g.shape, .from = {}};
+    const StoredTensor* stored = plan.checkpoint->find(g.hf_name);
+    t.from = stored ? stored->type : "";
+    t.target = g.kept_f32 || g.shape.size() < 2 ? DType::f32 : DType::f16;
+    if (!g.kept_f32 || g.layer < 0) t.role = g.role;
+    t.layer = g.layer;
+    t.transposed = g.transposed && g.shape.size() == 2;
+    if (g.row_order != RowOrder::as_is)
+      t.row_order = gguf_row_permutation(plan.config, *find_tensor(*plan.arch, g.role), g.shape.front());
+    out.push_back(std::move(t));
+  }
+  return out;
+}
+
+// general.file_type names the type of most linears; these are the reference's numbers (formats.md §3.2).
+uint32_t file_type_of(const Target& linear) {
+  static const std::map<std::string, uint32_t> kTypes = {{"f32", 0},  {"f16", 1},   {"bf16", 32}, {"q4_0", 2},
+                                                         {"q8_0", 7}, {"q4_k", 14}, {"q6_k", 18}};
+  const auto at = kTypes.find(name_of(linear));
+  return at == kTypes.end() ? 1 : at->second;
+}
+
+void describe_gguf(Plan& plan) {
+  const std::string name = gguf_model_name(fs::absolute(plan.checkpoint->path()).lexically_normal());
+  int64_t parameters = 0;
+  for (const PlannedTensor& t : plan.tensors)
+    if (!t.source.empty()) parameters += t.size();
+  Metadata& out = plan.output.metadata;
+  out = gguf_metadata(plan.config, *plan.arch, plan.checkpoint->config(), name, parameters,
+                      file_type_of(plan.settings.recipe.linear));
+  out.set("general.quantization_version", uint32_t{2});
+  const Metadata vocabulary = gguf_vocabulary(plan.checkpoint->path(), plan.config.vocab);
+  for (const auto& [key, value] : vocabulary.entries()) out.set(key, value);
+}
+
+}  // namespace
+
+std::vector<PlannedTensor> lay_out(const Plan& plan) {
+  return plan.container->name == "gguf" ? lay_out_gguf(plan) : lay_out_huggingface(plan);
+}
+
+void describe_output(Plan& plan) {
+  if (plan.container->name == "gguf")
+    describe_gguf(plan);
+  else
+    describe_huggingface(plan);
+}
+
+}  // namespace pare

@@ -1,0 +1,226 @@
+#include "pare/quantize/pipeline.h"
+
+#include <chrono>
+#include <map>
+
+#include "pare/base/error.h"
+#include "pare/base/interrupt.h"
+#include "pare/base/sha256.h"
+#include "pare/base/system.h"
+#include "pare/calibrate/statistics.h"
+#include "pare/quantize/report_json.h"
+#include "pare/quantize/source.h"
+#include "pare/quantize/verify.h"
+
+namespace pare {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// What calibration knows about the input of the linears being solved.
+struct SiteKnowledge {
+  InputStatistics statistics;
+  std::vector<float> importance;             // diag(H)
+  std::map<int64_t, HessianFactor> factors;  // by window: matrices on equal windows share one
+};
+
+class Pipeline {
+ public:
+  Pipeline(const Plan& plan, Writer& writer, const Observer& observer)
+      : plan_(plan), writer_(writer), observer_(observer) {
+    report_.tensors.resize(plan.tensors.size());
+    for (size_t i = 0; i < plan.tensors.size(); ++i) by_source_[plan.tensors[i].source] = i;
+  }
+
+  QuantizeReport run() {
+    if (plan_.calibrates()) quantize_blocks();
+    for (size_t i = 0; i < plan_.tensors.size(); ++i)
+      if (report_.tensors[i].name.empty()) write_alone(i);
+    return std::move(report_);
+  }
+
+ private:
+  // ---- without calibration: one tensor at a time
+  void write_alone(size_t index) {
+    check_interrupt();
+    const auto start = Clock::now();
+    const PlannedTensor& t = plan_.tensors[index];
+    TensorReport& r = begin(index);
+    if (t.on_grid()) {
+      const Matrix w = load_source(plan_, t);
+      const Quantized q = round_to_nearest(w, std::get<Grid>(t.target),
+                                           {.search = plan_.settings.gptq.fit.search, .nearest_follows = true});
+      write(r, q, w);
+    } else {
+      const auto bytes = load_plain(plan_, t);
+      writer_.add(t.name, bytes);
+      r.fingerprint = fingerprint_of(bytes);
+    }
+    if (!t.source.empty()) plan_.checkpoint->forget(t.source);
+    end(r, start);
+  }
+
+  // ---- with calibration: block by block, each calibrated on what the quantized ones before it really output
+  void quantize_blocks() {
+    Decoder model(plan_.checkpoint);
+    std::vector<Matrix> hidden = embed_windows(model);
+    const auto layers = static_cast<int>(plan_.config.layers);
+    for (int layer = 0; layer < layers; ++layer) {
+      if (plan_.settings.true_sequential)
+        quantize_in_sequence(model, layer, hidden);
+      else
+        quantize_at_once(model, layer, hidden);
+      model.forget_layer(layer);
+    }
+  }
+
+  std::vector<Matrix> embed_windows(const Decoder& model) {
+    const TokenWindows& cut = plan_.calibration->cut;
+    std::vector<Matrix> hidden(cut.windows.size());
+    for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = model.embed(cut.windows[i]);
+    return hidden;
+  }
+
+  void quantize_in_sequence(Decoder& model, int layer, std::vector<Matrix>& hidden) {
+    for (const Site site : {Site::attn_in, Site::attn_out})
+      solve_site(model, layer, site, study(model, layer, site, hidden));
+    advance_attention(model, layer, hidden);
+    for (const Site site : {Site::ffn_in, Site::ffn_out})
+      solve_site(model, layer, site, study(model, layer, site, hidden));
+    advance_feed_forward(model, layer, hidden);
+  }
+
+  // All statistics of the block come from its float weights.
+  void quantize_at_once(Decoder& model, int layer, std::vector<Matrix>& hidden) {
+    std::map<Site, SiteKnowledge> knowledge;
+    for (const Site site : {Site::attn_in, Site::attn_out}) knowledge[site] = study(model, layer, site, hidden);
+    std::vector<Matrix> between = hidden;
+    advance_attention(model, layer, between);
+    for (const Site site : {Site::ffn_in, Site::ffn_out}) knowledge[site] = study(model, layer, site, between);
+    between.clear();
+    for (const Site site : kSites) solve_site(model, layer, site, std::move(knowledge[site]));
+    advance_attention(model, layer, hidden);
+    advance_feed_forward(model, layer, hidden);
+  }
+
+  SiteKnowledge study(const Decoder& model, int layer, Site site, const std::vector<Matrix>& hidden) {
+    SiteKnowledge out;
+    const auto linears = model.linears(layer);
+    const bool wanted = std::any_of(linears.begin(), linears.end(),
+                                    [&](const Linear& l) { return l.site == site && planned(l).on_grid(); });
+    if (!wanted) return out;
+    observer_.report({.stage = "calibrate",
+                      .detail = "layer " + std::to_string(layer) + " " + std::string(name_of(site)),
+                      .done = layer,
+                      .total = plan_.config.layers});
+    out.statistics = measure_site(model, layer, site, hidden);
+    out.importance = out.statistics.mean_square();
+    return out;
+  }
+
+  void solve_site(Decoder& model, int layer, Site site, SiteKnowledge knowledge) {
+    for (const Linear& linear : model.linears(layer)) {
+      if (linear.site != site || !planned(linear).on_grid()) continue;
+      check_interrupt();
+      solve(model, linear, knowledge);
+    }
+  }
+
+  void solve(Decoder& model, const Linear& linear, SiteKnowledge& knowledge) {
+    const auto start = Clock::now();
+    const size_t index = by_source_.at(linear.name);
+    const PlannedTensor& t = plan_.tensors[index];
+    TensorReport& r = begin(index);
+    Matrix w = load_source(plan_, t);
+    const Quantized q = choose_codes(r, t, w, knowledge);
+    write(r, q, w);
+    Matrix values = dequantize(q);
+    r.output_error = sampled_output_error(w, values, knowledge.statistics.hessian);
+    w = Matrix();
+    model.replace(linear, PackedMatrix::of_matrix(put_rows_back(std::move(values), t.row_order)));
+    end(r, start);
+  }
+
+  Quantized choose_codes(TensorReport& r, const PlannedTensor& t, const Matrix& w, SiteKnowledge& knowledge) {
+    const Grid& grid = std::get<Grid>(t.target);
+    GptqOptions options = plan_.settings.gptq;
+    options.fit.importance = knowledge.importance;
+    if (t.method == Method::rtn) {
+      options.fit.nearest_follows = true;
+      return round_to_nearest(w, grid, options.fit);
+    }
+    const int64_t window = window_of(grid, w.cols());
+    auto factor = knowledge.factors.find(window);
+    if (factor == knowledge.factors.end())
+      factor = knowledge.factors.emplace(window, factor_hessian(knowledge.statistics.hessian, window, options)).first;
+    r.damp = factor->second.damp;
+    r.dead_columns = static_cast<int64_t>(factor->second.dead.size());
+    if (factor->second.attempts > 1)
+      observer_.warn(t.name + ": the Hessian could not be factored with damping " + std::to_string(options.damp) +
+                     "; used " + std::to_string(r.damp));
+    return gptq(w, factor->second, grid, options).quantized;
+  }
+
+  // On at most kRows rows, evenly spaced: the whole would cost as much as the solver.
+  static double sampled_output_error(const Matrix& w, const Matrix& values, const Matrix& hessian) {
+    constexpr int64_t kRows = 256;
+    const int64_t every = std::max<int64_t>(1, w.rows() / kRows);
+    const MatrixView wanted(w.data(), (w.rows() + every - 1) / every, w.cols(), every * w.cols());
+    const MatrixView got(values.data(), wanted.rows, w.cols(), every * w.cols());
+    return relative_output_error(wanted, got, hessian);
+  }
+
+  // ---- both
+  const PlannedTensor& planned(const Linear& linear) const { return plan_.tensors[by_source_.at(linear.name)]; }
+
+  TensorReport& begin(size_t index) {
+    const PlannedTensor& t = plan_.tensors[index];
+    TensorReport& r = report_.tensors[index];
+    r.name = t.name;
+    r.source = t.source;
+    r.target = name_of(t.target);
+    r.bits_per_weight = t.size() > 0 ? 8.0 * static_cast<double>(t.bytes) / static_cast<double>(t.size()) : 0;
+    return r;
+  }
+  void write(TensorReport& r, const Quantized& q, const Matrix& w) {
+    writer_.add(r.name, q);
+    const Assessment a = assess(q, w);
+    r.fingerprint = a.fingerprint;
+    r.weight_error = a.power > 0 ? a.error / a.power : 0;
+  }
+  void end(TensorReport& r, Clock::time_point start) {
+    r.seconds = seconds_since(start);
+    observer_.report({.stage = "quantize",
+                      .detail = r.name,
+                      .done = ++done_,
+                      .total = static_cast<int64_t>(plan_.tensors.size()),
+                      .error = r.output_error >= 0 ? r.output_error : r.weight_error});
+  }
+
+  const Plan& plan_;
+  Writer& writer_;
+  const Observer& observer_;
+  std::map<std::string, size_t> by_source_;
+  QuantizeReport report_;
+  int64_t done_ = 0;
+};
+
+}  // namespace
+
+QuantizeReport quantize(const Plan& plan, const std::filesystem::path& output, const Observer& observer) {
+  const auto start = Clock::now();
+  check_room(plan, output);
+  const auto writer = plan.container->create(output, plan.output, plan.settings.overwrite);
+  QuantizeReport report = Pipeline(plan, *writer, observer).run();
+  writer->seal();
+  verify_written(plan, writer->staged(), report.tensors, observer);
+  report.peak_memory_bytes = peak_memory_bytes();
+  report.output_bytes = plan.output_bytes;
+  report.seconds = seconds_since(start);
+  add_companions(plan, output, *writer, report);
+  writer->commit();
+  return report;
+}
+
+}  // namespace pare

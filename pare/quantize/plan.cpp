@@ -1,0 +1,363 @@
+#include "pare/quantize/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <regex>
+
+#include "pare/base/error.h"
+#include "pare/base/output.h"
+#include "pare/base/system.h"
+#include "pare/quantize/layout.h"
+#include "pare/quantize/price.h"
+
+namespace pare {
+namespace {
+
+bool is_block_linear(const PlannedTensor& t) {
+  if (!t.role || t.layer < 0 || t.shape.size() != 2) return false;
+  switch (*t.role) {
+    case Role::q:
+    case Role::k:
+    case Role::v:
+    case Role::qkv:
+    case Role::o:
+    case Role::gate:
+    case Role::up:
+    case Role::down:
+      return t.name.ends_with(".weight");
+    default:
+      return false;
+  }
+}
+
+std::regex compile(const std::string& pattern) {
+  try {
+    return std::regex(pattern, std::regex::ECMAScript | std::regex::optimize);
+  } catch (const std::regex_error& e) {
+    throw Error({.what = "not a valid regular expression",
+                 .where = "--tensor or --skip",
+                 .got = fmt::format("\"{}\" ({})", pattern, e.what()),
+                 .code = ExitCode::usage});
+  }
+}
+
+// What the recipe and the user's overrides want of a tensor.
+class Wishes {
+ public:
+  Wishes(const Settings& settings, const Config& config) : settings_(settings), config_(config) {
+    for (const auto& [pattern, target] : settings.overrides) overrides_.emplace_back(compile(pattern), target);
+    for (const std::string& pattern : settings.skip) skip_.push_back(compile(pattern));
+  }
+
+  // Unset: keep the numbers as the layout plans them.
+  std::optional<Target> of(const PlannedTensor& t) const {
+    const auto matches = [&](const std::regex& r) {
+      return std::regex_search(t.name, r) || std::regex_search(t.source, r);
+    };
+    if (std::any_of(skip_.begin(), skip_.end(), matches)) return std::nullopt;
+    std::optional<Target> wish = by_role(t);
+    for (const auto& [pattern, target] : overrides_)
+      if (matches(pattern)) wish = target;
+    return wish;
+  }
+  void check_overrides(const std::vector<PlannedTensor>& tensors) const {
+    for (size_t i = 0; i < overrides_.size(); ++i)
+      if (std::none_of(tensors.begin(), tensors.end(), [&](const PlannedTensor& t) {
+            return std::regex_search(t.name, overrides_[i].first) || std::regex_search(t.source, overrides_[i].first);
+          }))
+        throw Error({.what = "no tensor matches",
+                     .where = fmt::format("--tensor '{}=…'", settings_.overrides[i].first),
+                     .remedy = "`pare inspect --tensors` lists the names",
+                     .code = ExitCode::usage});
+  }
+
+ private:
+  std::optional<Target> by_role(const PlannedTensor& t) const {
+    const Recipe& r = settings_.recipe;
+    if (is_block_linear(t)) return r.linear;
+    if (t.shape.size() != 2 || !t.role) return std::nullopt;
+    if (*t.role == Role::head) return r.head;
+    if (*t.role == Role::token_embedding) return config_.tied_head && r.head ? r.head : r.embedding;
+    return std::nullopt;
+  }
+
+  const Settings& settings_;
+  const Config& config_;
+  std::vector<std::pair<std::regex, Target>> overrides_;
+  std::vector<std::regex> skip_;
+};
+
+// The grid of another family that still fits these columns, as large or larger; plain f16 when none does.
+Target fallback_for(const Grid& grid, int64_t cols) {
+  if (std::holds_alternative<SuperBlockSpec>(grid)) {
+    const Grid wider = BlockSpec{BlockSpec::Type::q8_0};
+    if (divides(wider, cols)) return wider;
+  }
+  return DType::f16;
+}
+
+std::string why_not_divisible(const Grid& grid, int64_t cols) {
+  return fmt::format("{} columns are no multiple of {}, {} cannot hold them", cols, window_of(grid, cols),
+                     name_of(grid));
+}
+
+std::string groups_that_divide(int64_t cols) {
+  std::string out;
+  for (const int64_t g : {16, 32, 64, 128, 256})
+    if (cols % g == 0) out += fmt::format("{}{}", out.empty() ? "" : ", ", g);
+  return out.empty() ? "-1 (the whole row)" : out + " or -1 (the whole row)";
+}
+
+class Planner {
+ public:
+  explicit Planner(Plan& plan) : plan_(plan), wishes_(plan.settings, plan.config) {}
+
+  void assign(PlannedTensor& t) {
+    const std::optional<Target> wish = wishes_.of(t);
+    if (wish) {
+      if (const Grid* grid = std::get_if<Grid>(&*wish))
+        put_on_grid(t, *grid);
+      else if (t.shape.size() == 2)
+        t.target = *wish;
+    }
+    t.method = t.on_grid() && is_block_linear(t) ? plan_.settings.recipe.method : Method::rtn;
+  }
+  const Wishes& wishes() const { return wishes_; }
+
+ private:
+  void put_on_grid(PlannedTensor& t, const Grid& wanted) {
+    const bool ordered = plan_.settings.gptq.order == ColumnOrder::stored && is_block_linear(t) &&
+                         plan_.settings.recipe.method == Method::gptq;
+    const Verdict verdict = plan_.container->accept(wanted, ordered);
+    if (!verdict.grid)
+      throw Error({.what = fmt::format("the {} container cannot hold this: {}", plan_.container->name, verdict.why),
+                   .where = t.name,
+                   .expected = "a grid of this container",
+                   .got = name_of(wanted),
+                   .remedy = verdict.remedy});
+    const int64_t cols = t.shape[1];
+    if (divides(*verdict.grid, cols)) {
+      keep_unless_packable(t, *verdict.grid);
+      return;
+    }
+    if (const auto* affine = std::get_if<AffineSpec>(&*verdict.grid))
+      throw Error({.what = "the group size does not divide the columns",
+                   .where = t.name,
+                   .expected = fmt::format("a divisor of {}: {}", cols, groups_that_divide(cols)),
+                   .got = std::to_string(affine->group),
+                   .remedy = "pass another --group-size, or keep the tensor with --skip"});
+    fall_back(t, *verdict.grid, cols);
+  }
+
+  void fall_back(PlannedTensor& t, const Grid& grid, int64_t cols) {
+    const std::string why = why_not_divisible(grid, cols);
+    const Target other = fallback_for(grid, cols);
+    const double bits = std::holds_alternative<Grid>(other) ? bits_per_weight(std::get<Grid>(other), t.matrix_shape())
+                                                            : static_cast<double>(info(std::get<DType>(other)).bits);
+    if (plan_.settings.strict)
+      throw Error({.what = why, .where = t.name, .remedy = "leave --strict away to use " + name_of(other)});
+    t.target = other;
+    t.reason = fmt::format("{}; using {} ({:+.1f} bits per weight here)", why, name_of(other),
+                           bits - bits_per_weight(grid, {t.shape[0], 256}));
+    plan_.findings.push_back({Finding::Severity::warning, t.name, t.reason, "pass --strict to refuse"});
+  }
+
+  // GPTQ packs 32 rows and 32 columns into whole words; what does not fit is kept and listed as such.
+  void keep_unless_packable(PlannedTensor& t, const Grid& grid) {
+    const bool gptq_files = std::holds_alternative<AffineSpec>(grid);
+    if (!gptq_files || (t.shape[0] % 32 == 0 && t.shape[1] % 32 == 0)) {
+      t.target = grid;
+      return;
+    }
+    t.reason = fmt::format("{} x {} is no multiple of 32 both ways, GPTQ cannot pack it; kept as stored", t.shape[0],
+                           t.shape[1]);
+    if (plan_.settings.strict) throw Error({.what = t.reason, .where = t.name, .remedy = "leave --strict away"});
+    plan_.findings.push_back({Finding::Severity::warning, t.name, t.reason, "pass --strict to refuse"});
+  }
+
+  Plan& plan_;
+  Wishes wishes_;
+};
+
+void refuse_unusable_sources(const Checkpoint& checkpoint) {
+  if (checkpoint.format() == Format::gguf)
+    throw Error({.what = "quantizing from a GGUF file is not built yet",
+                 .where = checkpoint.path().string(),
+                 .expected = "a Hugging Face directory with float weights",
+                 .remedy = "give the original model"});
+  if (checkpoint.quantization() != "none")
+    throw Error({.what = "the model is quantized already",
+                 .where = checkpoint.path().string(),
+                 .expected = "float weights",
+                 .got = checkpoint.quantization(),
+                 .remedy = "quantize the original model: doing it twice adds the errors"});
+}
+
+// desc_act by default where a stored order is free to have (it is not in any container's favour otherwise).
+void settle_order(Plan& plan) {
+  GptqOptions& gptq = plan.settings.gptq;
+  if (plan.settings.stored_order) gptq.order = ColumnOrder::stored;
+  if (gptq.order != ColumnOrder::stored) return;
+  const Grid* grid = std::get_if<Grid>(&plan.settings.recipe.linear);
+  if (!grid || plan.settings.recipe.method != Method::gptq) {
+    gptq.order = ColumnOrder::windows;
+    return;
+  }
+  const Verdict verdict = plan.container->accept(*grid, true);
+  if (verdict.grid) return;
+  if (plan.settings.strict || !plan.container->accept(*grid, false).grid)
+    throw Error({.what = verdict.why, .where = "--desc-act", .remedy = verdict.remedy});
+  gptq.order = ColumnOrder::windows;
+  plan.findings.push_back({Finding::Severity::note, "",
+                           verdict.why + "; columns are visited by importance without storing the order",
+                           "pass --strict to refuse"});
+}
+
+// A transposed matrix (Conv1D) that stays a plain tensor of an HF directory stays as its readers expect it.
+void keep_orientation(const Plan& plan, PlannedTensor& t) {
+  if (!t.transposed || t.on_grid() || plan.container->name == "gguf") return;
+  t.transposed = false;
+  std::swap(t.shape[0], t.shape[1]);
+}
+
+OutputTensor to_output(const PlannedTensor& t, bool ordered) {
+  OutputTensor out{.name = t.name, .shape = t.shape, .grid = {}};
+  if (const Grid* grid = std::get_if<Grid>(&t.target)) {
+    out.grid = *grid;
+    out.ordered = ordered && t.method == Method::gptq;
+  } else {
+    out.dtype = std::get<DType>(t.target);
+  }
+  return out;
+}
+
+int64_t bytes_of(const PlannedTensor& t) {
+  if (const Grid* grid = std::get_if<Grid>(&t.target))
+    return std::llround(bits_per_weight(*grid, t.matrix_shape()) * static_cast<double>(t.size()) / 8);
+  return t.size() * info(std::get<DType>(t.target)).bits / 8;
+}
+
+int64_t window_length(const Plan& plan) {
+  const int64_t limit = plan.config.context > 0 ? plan.config.context : 2048;
+  const int64_t asked = plan.settings.calibration.length;
+  if (asked > limit)
+    throw Error({.what = "the calibration windows are longer than the model's context",
+                 .where = "--calib-seqlen",
+                 .expected = fmt::format("at most {}", limit),
+                 .got = std::to_string(asked),
+                 .code = ExitCode::usage});
+  return asked > 0 ? asked : std::min<int64_t>(limit, 2048);
+}
+
+std::shared_ptr<const CalibrationPlan> plan_calibration(Plan& plan) {
+  const CalibrationSettings& c = plan.settings.calibration;
+  const Corpus corpus = c.data == "builtin" ? builtin_corpus() : read_corpus(c.data);
+  const auto tokenizer = Tokenizer::from_directory(plan.checkpoint->path());
+  auto out = std::make_shared<CalibrationPlan>();
+  out->source = corpus.name;
+  out->sha256 = corpus.sha256;
+  out->cut = cut_windows(corpus, *tokenizer, c.samples, window_length(plan), plan.settings.seed);
+  if (out->cut.tokens() < 10 * plan.config.ffn)
+    plan.findings.push_back({Finding::Severity::warning, "",
+                             fmt::format("only {} tokens of calibration text: ten per input column ({}) are the least "
+                                         "that calibrated solvers want",
+                                         out->cut.tokens(), 10 * plan.config.ffn),
+                             "give more text with --calib-data"});
+  return out;
+}
+
+void price(Plan& plan) {
+  int64_t weights = 0, bytes = 0;
+  for (PlannedTensor& t : plan.tensors) {
+    t.bytes = bytes_of(t);
+    weights += t.size();
+    bytes += t.bytes;
+  }
+  plan.bits_per_weight = weights > 0 ? 8.0 * static_cast<double>(bytes) / static_cast<double>(weights) : 0;
+  plan.output_bytes = plan.container->output_bytes(plan.output);
+  plan.disk_bytes = plan.output_bytes + (int64_t{1} << 20);
+  for (const auto& file : plan.output.carried)
+    plan.disk_bytes += static_cast<int64_t>(std::filesystem::file_size(file));
+  plan.peak_memory_bytes = estimate_memory(plan);
+  plan.estimated_seconds = estimate_seconds(plan);
+  plan.runs_in = judge_runtimes(plan);
+}
+
+}  // namespace
+
+int64_t PlannedTensor::size() const {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+Shape PlannedTensor::matrix_shape() const {
+  if (shape.empty()) return {1, 1};
+  return {size() / std::max<int64_t>(1, shape.back()), shape.back()};
+}
+
+std::string_view name_of(Finding::Severity severity) {
+  switch (severity) {
+    case Finding::Severity::note:
+      return "note";
+    case Finding::Severity::warning:
+      return "warning";
+    case Finding::Severity::error:
+      return "error";
+  }
+  return "";
+}
+
+Plan make_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& settings) {
+  refuse_unusable_sources(*checkpoint);
+  Plan plan;
+  plan.settings = settings;
+  plan.checkpoint = std::move(checkpoint);
+  plan.config = read_config(*plan.checkpoint);
+  plan.arch = &find_arch(plan.config.architecture);
+  check_shapes(plan.config, *plan.arch, *plan.checkpoint);
+  plan.container = &find_container(settings.recipe.container);
+  settle_order(plan);
+
+  plan.tensors = lay_out(plan);
+  Planner planner(plan);
+  planner.wishes().check_overrides(plan.tensors);
+  for (PlannedTensor& t : plan.tensors) {
+    planner.assign(t);
+    keep_orientation(plan, t);
+  }
+  const bool any_gptq = std::any_of(plan.tensors.begin(), plan.tensors.end(),
+                                    [](const PlannedTensor& t) { return t.method == Method::gptq; });
+  if (any_gptq) plan.calibration = plan_calibration(plan);
+
+  for (const PlannedTensor& t : plan.tensors)
+    plan.output.tensors.push_back(to_output(t, plan.settings.gptq.order == ColumnOrder::stored));
+  describe_output(plan);
+  price(plan);
+  return plan;
+}
+
+void check_room(const Plan& plan, const std::filesystem::path& output) {
+  check_output_path(output.has_filename() ? output : output.parent_path(), plan.settings.overwrite);
+  const auto mib = [](int64_t bytes) { return fmt::format("{:.0f} MiB", static_cast<double>(bytes) / (1 << 20)); };
+  const int64_t disk = free_disk_bytes(output);
+  if (plan.disk_bytes > disk)
+    throw Error({.what = "the output does not fit on the disk",
+                 .where = output.string(),
+                 .expected = mib(plan.disk_bytes) + " free",
+                 .got = mib(disk),
+                 .remedy = "free some space or write to another disk",
+                 .code = ExitCode::no_room});
+  const int64_t available = available_memory_bytes();
+  const int64_t cap = plan.settings.max_memory > 0 ? plan.settings.max_memory : available;
+  if (plan.peak_memory_bytes > cap)
+    throw Error({.what = "not enough memory for this plan",
+                 .where = plan.settings.max_memory > 0 ? "--max-ram" : "this machine",
+                 .expected = mib(plan.peak_memory_bytes),
+                 .got = mib(cap),
+                 .remedy = plan.calibrates() ? "use fewer --calib-samples, a shorter --calib-seqlen, or --method rtn"
+                                             : "use a machine with more memory",
+                 .code = ExitCode::no_room});
+}
+
+}  // namespace pare

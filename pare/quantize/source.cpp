@@ -1,0 +1,123 @@
+#include "pare/quantize/source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "pare/base/error.h"
+#include "pare/base/mapped_file.h"
+#include "pare/base/threads.h"
+
+namespace pare {
+namespace {
+
+FloatTensor float_tensor(const Plan& plan, const PlannedTensor& t) {
+  Weight weight = plan.checkpoint->load(t.source);
+  if (auto* plain = std::get_if<FloatTensor>(&weight)) return std::move(*plain);
+  throw Error({.what = "the tensor is quantized already", .where = t.source, .remedy = "give the original model"});
+}
+
+// Converts in pieces so that the mapped source need not be resident as a whole.
+Matrix to_matrix_in_pieces(const FloatTensor& tensor, Shape shape) {
+  constexpr int64_t kPiece = int64_t{4} << 20;  // elements
+  Matrix out(shape.rows, shape.cols);
+  const auto width = static_cast<size_t>(info(tensor.dtype).bits / 8);
+  const int64_t pieces = (out.size() + kPiece - 1) / kPiece;
+  parallel_for(pieces, [&](int64_t p) {
+    const int64_t first = p * kPiece, count = std::min(kPiece, out.size() - first);
+    const auto bytes = tensor.bytes.subspan(static_cast<size_t>(first) * width, static_cast<size_t>(count) * width);
+    to_f32(tensor.dtype, bytes, out.values().subspan(static_cast<size_t>(first), static_cast<size_t>(count)));
+    forget_pages(bytes);
+  });
+  return out;
+}
+
+Shape stored_shape(const FloatTensor& tensor) {
+  const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
+  return {cols == 0 ? 0 : tensor.size() / cols, cols};
+}
+
+bool convertible(DType type) { return info(type).floating; }
+
+}  // namespace
+
+void check_finite(MatrixView w, const std::string& tensor) {
+  std::vector<int64_t> bad(static_cast<size_t>(w.rows), -1);
+  parallel_for((w.rows + 63) / 64, [&](int64_t block) {
+    for (int64_t r = block * 64; r < std::min(w.rows, block * 64 + 64); ++r) {
+      float sum = 0;  // NaN as soon as one value is NaN or infinite
+      for (int64_t c = 0; c < w.cols; ++c) sum += w(r, c) * 0.0f;
+      if (sum == 0.0f) continue;
+      for (int64_t c = 0; c < w.cols && bad[static_cast<size_t>(r)] < 0; ++c)
+        if (!std::isfinite(w(r, c))) bad[static_cast<size_t>(r)] = c;
+    }
+  });
+  for (int64_t r = 0; r < w.rows; ++r)
+    if (const int64_t c = bad[static_cast<size_t>(r)]; c >= 0)
+      throw Error({.what = "the weights hold a value that is not finite",
+                   .where = fmt::format("{} at row {}, column {}", tensor, r, c),
+                   .expected = "finite numbers",
+                   .got = fmt::format("{}", w(r, c)),
+                   .remedy = "the checkpoint is damaged; fetch it again or ask its author"});
+}
+
+Matrix take_rows(Matrix m, std::span<const int64_t> order) {
+  if (order.empty()) return m;
+  Matrix out(m.rows(), m.cols());
+  for (int64_t r = 0; r < m.rows(); ++r) std::copy_n(m.row(order[static_cast<size_t>(r)]), m.cols(), out.row(r));
+  return out;
+}
+
+Matrix put_rows_back(Matrix m, std::span<const int64_t> order) {
+  if (order.empty()) return m;
+  Matrix out(m.rows(), m.cols());
+  for (int64_t r = 0; r < m.rows(); ++r) std::copy_n(m.row(r), m.cols(), out.row(order[static_cast<size_t>(r)]));
+  return out;
+}
+
+Matrix load_source(const Plan& plan, const PlannedTensor& t) {
+  if (t.source.empty()) {
+    Matrix m(1, t.size());
+    std::copy(t.made.begin(), t.made.end(), m.data());
+    return m;
+  }
+  const FloatTensor tensor = float_tensor(plan, t);
+  if (!convertible(tensor.dtype))
+    throw Error({.what = "the tensor does not hold real numbers",
+                 .where = t.source,
+                 .expected = "a float type",
+                 .got = std::string(info(tensor.dtype).name)});
+  Matrix m = to_matrix_in_pieces(tensor, stored_shape(tensor));
+  check_finite(m, t.source);
+  if (t.transposed) m = transposed(m);
+  return take_rows(std::move(m), t.row_order);
+}
+
+std::vector<std::byte> load_plain(const Plan& plan, const PlannedTensor& t) {
+  const DType type = std::get<DType>(t.target);
+  std::vector<std::byte> out(static_cast<size_t>(t.size() * info(type).bits / 8));
+  if (!t.source.empty()) {
+    const FloatTensor tensor = float_tensor(plan, t);
+    const bool as_stored = tensor.dtype == type && !t.transposed && t.row_order.empty();
+    if (as_stored && !convertible(type)) {
+      std::memcpy(out.data(), tensor.bytes.data(), out.size());
+      return out;
+    }
+  }
+  const Matrix m = load_source(plan, t);
+  from_f32(type, m.values(), out);
+  if (type == DType::f16) {
+    for (const float x : m.values())
+      if (std::fabs(x) >= 65520.0f)
+        throw Error({.what = "a weight is too large for f16",
+                     .where = t.name,
+                     .expected = "at most 65504",
+                     .got = fmt::format("{}", x),
+                     .remedy = "keep this tensor in bf16: --tensor 'NAME=bf16'"});
+  }
+  return out;
+}
+
+}  // namespace pare

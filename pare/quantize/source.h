@@ -1,0 +1,23 @@
+// Weights of the checkpoint as the output wants them: rows in its order, [out, in], checked to be finite.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "pare/quantize/plan.h"
+
+namespace pare {
+
+// Throws Error naming the tensor and the first place that holds NaN or infinity.
+void check_finite(MatrixView w, const std::string& tensor);
+
+// The planned tensor's source as f32; mapped pages are given back on the way.
+Matrix load_source(const Plan& plan, const PlannedTensor& t);
+// The bytes of a tensor kept as plain numbers, in the planned type.
+std::vector<std::byte> load_plain(const Plan& plan, const PlannedTensor& t);
+
+// Row r of the result is row order[r] of m (empty order: m itself), and back.
+Matrix take_rows(Matrix m, std::span<const int64_t> order);
+Matrix put_rows_back(Matrix m, std::span<const int64_t> order);
+
+}  // namespace pare
