@@ -48,10 +48,11 @@ install_packages() {
   $become "${quiet[@]}" install -y --no-install-recommends $missing >/dev/null
 }
 
-# build PRESET [TARGET]: configures where that was not done (Ninja does it again by itself when a CMake file changed)
-# and brings the target, or all of them, up to date.
-build() {
-  local preset=$1 target=${2:-all}
-  [ -f "build/$preset/build.ninja" ] || cmake --preset "$preset"
-  cmake --build "build/$preset" -j "$jobs" --target "$target"
+configure() { # PRESET; Ninja does it again by itself when a CMake file changed
+  [ -f "build/$1/build.ninja" ] || cmake --preset "$1"
+}
+
+build() { # PRESET [TARGET]: brings the target, or everything, up to date
+  configure "$1"
+  cmake --build "build/$1" -j "$jobs" --target "${2:-all}"
 }

@@ -46,7 +46,7 @@ void rename_or_throw(const fs::path& from, const fs::path& to) {
 }
 
 // "out/" names the same directory as "out".
-fs::path without_trailing_slash(fs::path path) { return path.has_filename() ? path : path.parent_path(); }
+fs::path without_trailing_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
 
 }  // namespace
 
@@ -101,8 +101,8 @@ void OutputFile::commit() {
   sync_folder(folder_of(path_));
 }
 
-OutputDirectory::OutputDirectory(fs::path path, bool overwrite)
-    : path_(without_trailing_slash(std::move(path))), temporary_(temporary_name(path_)) {
+OutputDirectory::OutputDirectory(const fs::path& path, bool overwrite)
+    : path_(without_trailing_slash(path)), temporary_(temporary_name(path_)) {
   check_output_path(path_, overwrite);
   std::error_code code;
   fs::remove_all(temporary_, code);

@@ -36,7 +36,7 @@ class OutputFile {
 class OutputDirectory {
  public:
   // Creates `<path>.part-<pid>/`. Throws Error when `path` exists and `overwrite` is false.
-  OutputDirectory(std::filesystem::path path, bool overwrite);
+  OutputDirectory(const std::filesystem::path& path, bool overwrite);
   ~OutputDirectory();
   OutputDirectory(const OutputDirectory&) = delete;
   OutputDirectory& operator=(const OutputDirectory&) = delete;

@@ -77,6 +77,7 @@ void add_common_options(Options& options, Session& session) {
       .add({.names = "--threads", .value = "N", .target = &session.threads, .lowest = 0})
       .add({.names = "--log", .value = "json", .target = &session.log, .choices = {"text", "json"}})
       .add({.names = "-q,--quiet", .target = &session.quiet})
+      .note("")
       .note(
           "Every command: --json (the result as JSON on standard output), --report FILE (the same into a file), "
           "--threads N, --quiet, --log json (progress and messages as JSON lines on standard error).");
@@ -97,11 +98,16 @@ bool parse_command(Options& options, Session& session, std::span<const std::stri
   return true;
 }
 
+std::shared_ptr<const Checkpoint> open_model(const std::string& path, Session& session) {
+  auto checkpoint = Checkpoint::open(path);
+  for (const std::string& text : checkpoint->warnings()) session.warning(text);
+  return checkpoint;
+}
+
 std::shared_ptr<const Tokenizer> load_tokenizer(const Checkpoint& checkpoint) {
   if (checkpoint.format() == Format::gguf)
     return Tokenizer::from_metadata(checkpoint.metadata(), checkpoint.path().string());
-  const fs::path& path = checkpoint.path();
-  return Tokenizer::from_directory(fs::is_directory(path) ? path : path.parent_path());
+  return Tokenizer::from_directory(checkpoint.path());
 }
 
 void refuse_overwriting_model(const Checkpoint& checkpoint, const std::string& path, const std::string& option) {

@@ -55,6 +55,9 @@ class Session {
 // Adds --json, --report, --threads, --log and --quiet to a command's own options.
 void add_common_options(Options& options, Session& session);
 
+// Opens a model and warns of what the reader put up with.
+std::shared_ptr<const Checkpoint> open_model(const std::string& path, Session& session);
+
 // The tokenizer that a model brings: files of its directory, or the vocabulary inside a GGUF file.
 std::shared_ptr<const Tokenizer> load_tokenizer(const Checkpoint& checkpoint);
 

@@ -85,13 +85,12 @@ int eval_command(Session& session, std::span<const std::string> arguments) {
       .add({.names = "--max-ppl",
             .value = "X",
             .target = &max_ppl,
-            .help = "a gate: exit code 5 when the perplexity is higher"})
-      .note("");
+            .help = "a gate: exit code 5 when the perplexity is higher"});
   if (!parse_command(options, session, arguments)) return 0;
 
   how.protocol = find_protocol(protocol);
   const std::string text = read_evaluation_text(text_path);
-  const auto checkpoint = Checkpoint::open(model_path);
+  const auto checkpoint = open_model(model_path, session);
   const auto tokenizer = load_tokenizer(*checkpoint);
   const Decoder model(checkpoint);
   const std::vector<int32_t> tokens = tokenizer->encode(text);

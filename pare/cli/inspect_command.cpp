@@ -123,7 +123,7 @@ int inspect_command(Session& session, std::span<const std::string> arguments) {
       .add({.names = "--tensors", .target = &all, .help = "list every tensor, not one line for all layers"});
   if (!parse_command(options, session, arguments)) return 0;
 
-  const auto checkpoint = Checkpoint::open(model);
+  const auto checkpoint = open_model(model, session);
   const Inspection inspection = inspect(*checkpoint);
   session.result(to_json(*checkpoint, inspection), card(inspection) + "\n" + tensor_table(inspection, all));
   return 0;

@@ -63,8 +63,7 @@ void add_options(Options& options, RunOptions& run) {
       .add({.names = "--logits",
             .value = "FILE",
             .target = &run.logits,
-            .help = "save f32 logits of every prompt position: safetensors, tensor 'logits'"})
-      .note("");
+            .help = "save f32 logits of every prompt position: safetensors, tensor 'logits'"});
 }
 
 [[noreturn]] void refuse(const std::string& where, const std::string& what, const std::string& expected,
@@ -178,7 +177,7 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const Checkpoint& checkpoint, co
 std::vector<int32_t> stop_tokens(const Config& config, const Tokenizer* tokenizer, const RunOptions& run) {
   if (run.ignore_eos) return {};
   std::vector<int32_t> stop = tokenizer ? tokenizer->eos() : std::vector<int32_t>{};
-  if (config.eos) stop.push_back(*config.eos);
+  stop.insert(stop.end(), config.eos_ids.begin(), config.eos_ids.end());
   return stop;
 }
 
@@ -228,7 +227,7 @@ int run_command(Session& session, std::span<const std::string> arguments) {
   check_options(run);
   if (run.logits) check_output_path(*run.logits, true);
 
-  const auto checkpoint = Checkpoint::open(run.model);
+  const auto checkpoint = open_model(run.model, session);
   if (run.logits) refuse_overwriting_model(*checkpoint, *run.logits, "--logits");
   const auto tokenizer = find_tokenizer(*checkpoint, run, session);
   const Decoder model(checkpoint);

@@ -17,28 +17,37 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr int kRows = 16;  // of a tile: 16 words side by side are a cache line
 
-constexpr uint64_t lanes(int width, int count) {  // `count` low bits set in every lane of `width` bits
+constexpr uint64_t lanes(int width, int count) {  // `count` < 64 low bits set in every lane of `width` bits
   uint64_t out = 0;
-  for (int at = 0; at < 64; at += width) out |= (count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1) << at;
+  for (int at = 0; at < 64; at += width) out |= ((uint64_t{1} << count) - 1) << at;
   return out;
 }
 
-// Eight codes, one per byte, to 8·kBits adjacent bits: neighbours move together, then pairs, then fours.
+// Eight codes, one per byte, to 8·kBits adjacent bits: neighbours move together, then pairs, then fours. A step joins
+// two fields of kField bits that stand kLane bits apart.
+template <int kField, int kLane>
+uint64_t join(uint64_t x) {
+  constexpr uint64_t kLow = lanes(2 * kLane, kField);
+  return (x & kLow) | ((x >> (kLane - kField)) & (kLow << kField));
+}
+template <int kField, int kLane>
+uint64_t part(uint64_t x) {
+  constexpr uint64_t kLow = lanes(2 * kLane, kField);
+  return (x & kLow) | ((x & (kLow << kField)) << (kLane - kField));
+}
 template <int kBits>
 uint64_t fold(uint64_t x) {
-  if constexpr (kBits == 8) return x;
-  x &= lanes(8, kBits);
-  x = (x | (x >> (8 - kBits))) & lanes(16, 2 * kBits);
-  x = (x | (x >> (16 - 2 * kBits))) & lanes(32, 4 * kBits);
-  return (x | (x >> (32 - 4 * kBits))) & lanes(64, 8 * kBits);
+  if constexpr (kBits == 8)
+    return x;
+  else
+    return join<4 * kBits, 32>(join<2 * kBits, 16>(join<kBits, 8>(x)));
 }
 template <int kBits>
 uint64_t unfold(uint64_t x) {
-  if constexpr (kBits == 8) return x;
-  x &= lanes(64, 8 * kBits);
-  x = (x | (x << (32 - 4 * kBits))) & lanes(32, 4 * kBits);
-  x = (x | (x << (16 - 2 * kBits))) & lanes(16, 2 * kBits);
-  return (x | (x << (8 - kBits))) & lanes(8, kBits);
+  if constexpr (kBits == 8)
+    return x;
+  else
+    return part<kBits, 8>(part<2 * kBits, 16>(part<4 * kBits, 32>(x)));
 }
 
 // 32 codes <-> kBits words.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,6 +53,10 @@ class Checkpoint {
   int64_t file_bytes() const { return file_bytes_; }                      // of the weight files
   const std::vector<std::string>& warnings() const { return warnings_; }  // what the reader put up with
 
+  // HF: names that some tools dropped because their tensor is stored under another name -> that name. load() and has()
+  // follow them; tensors() does not list them.
+  const std::map<std::string, std::string>& aliases() const { return aliases_; }
+
   const Json& config() const { return config_; }          // config.json; null for GGUF
   const Metadata& metadata() const { return metadata_; }  // GGUF keys; empty for HF
 
@@ -73,6 +78,7 @@ class Checkpoint {
   std::vector<StoredTensor> tensors_;
   int64_t file_bytes_ = 0;
   std::vector<std::string> warnings_;
+  std::map<std::string, std::string> aliases_;
   Json config_;
   Metadata metadata_;
 

@@ -38,6 +38,7 @@ struct OutputPlan {
   Metadata metadata;                  // GGUF
   Json config;                        // HF: config.json without quantization_config
   Json quantization;                  // HF: what the container cannot know (damp_percent, meta, …); its own keys win
+  std::map<std::string, std::string> aliases;  // HF: Checkpoint::aliases, recorded again where the stored name is
   std::vector<std::filesystem::path> carried;  // HF: files copied along unchanged (tokenizer, generation config, …)
   int64_t max_shard_bytes = int64_t{5} << 30;
 };

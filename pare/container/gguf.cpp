@@ -29,7 +29,7 @@ constexpr GgmlTypeInfo kTypes[] = {
 };
 
 constexpr uint64_t kMaxLength = uint64_t{1} << 30;  // of strings and arrays
-constexpr int64_t kMaxKeys = 1 << 16;
+constexpr int64_t kMaxKeys = 1 << 16, kMaxTensors = 1 << 20;
 constexpr size_t kMaxTensorName = 64;  // bytes, a terminator included: names are shorter
 constexpr uint32_t kMaxRank = 4;
 // Fewest bytes that one key (length, one letter, type, one byte) and one tensor (length, one letter, n, ne, type,
@@ -52,10 +52,8 @@ class Reader {
       fail("the file is big-endian", 4, "a little-endian file", "", "convert the model again on this kind of machine");
     if (version != 2 && version != 3)
       fail("this version of GGUF is not supported", 4, "2 or 3", std::to_string(version), "convert the model again");
-    tensors_ = count("tensors", kSmallestTensor);
-    keys_ = count("keys", kSmallestKey);
-    if (keys_ > kMaxKeys)
-      fail("the number of keys cannot be right", 16, fmt::format("at most {}", kMaxKeys), std::to_string(keys_));
+    tensors_ = count("tensors", kSmallestTensor, kMaxTensors);
+    keys_ = count("keys", kSmallestKey, kMaxKeys);
     return static_cast<int>(version);
   }
 
@@ -86,12 +84,13 @@ class Reader {
   }
 
  private:
-  int64_t count(const char* of, uint64_t smallest) {
+  int64_t count(const char* of, uint64_t smallest, int64_t limit) {
     const size_t at = in_.offset();
     const auto n = in_.read<int64_t>("a count");
-    if (n < 0 || static_cast<uint64_t>(n) > bytes_.size() / smallest)
+    const int64_t most = std::min(limit, static_cast<int64_t>(bytes_.size() / smallest));
+    if (n < 0 || n > most)
       fail(fmt::format("the number of {} cannot be right", of), at,
-           fmt::format("0 to {} in a file of {} bytes", bytes_.size() / smallest, bytes_.size()), std::to_string(n));
+           fmt::format("0 to {} in a file of {} bytes", most, bytes_.size()), std::to_string(n));
     return n;
   }
 

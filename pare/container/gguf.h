@@ -48,7 +48,7 @@ class GgufFile {
   const std::vector<GgufEntry>& entries() const { return entries_; }  // in file order
   int version() const { return version_; }
   const std::filesystem::path& path() const { return file_->path(); }
-  uint64_t file_bytes() const { return file_->bytes().size(); }
+  const std::shared_ptr<const MappedFile>& mapping() const { return file_; }  // keeps the entries' bytes alive
 
  private:
   std::shared_ptr<const MappedFile> file_;

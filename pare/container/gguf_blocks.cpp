@@ -153,29 +153,32 @@ void unpack(const BlockQ6_K& in, SuperBlock& p, int64_t row, int64_t block, uint
   }
 }
 
-// ---- whole matrices
+// ---- whole matrices, in tiles of rows
+
+constexpr int64_t kTileRows = 64;
 
 template <class B, class Family>
 void encode(const Family& params, const Plane<uint8_t>& codes, std::byte* out) {
   const int64_t blocks = codes.cols() / kColumns<B>;
-  parallel_for(codes.rows(), [&](int64_t row) {
-    for (int64_t block = 0; block < blocks; ++block) {
-      B packed;
-      pack(params, row, block, codes.row(row) + block * kColumns<B>, packed);
-      std::memcpy(out + (row * blocks + block) * static_cast<int64_t>(sizeof(B)), &packed, sizeof(B));
-    }
+  parallel_for((codes.rows() + kTileRows - 1) / kTileRows, [&](int64_t tile) {
+    const int64_t last = std::min(codes.rows(), (tile + 1) * kTileRows);
+    for (int64_t row = tile * kTileRows; row < last; ++row)
+      for (int64_t block = 0; block < blocks; ++block) {
+        B packed;
+        pack(params, row, block, codes.row(row) + block * kColumns<B>, packed);
+        std::memcpy(out + (row * blocks + block) * static_cast<int64_t>(sizeof(B)), &packed, sizeof(B));
+      }
   });
 }
 
 // Rows of a tile are read block by block: the planes of parameters hold neighbouring rows side by side.
 template <class B, class Family>
 void decode(const std::byte* bytes, Family& params, Plane<uint8_t>& codes) {
-  constexpr int64_t kRows = 16;
   const int64_t blocks = codes.cols() / kColumns<B>;
-  parallel_for((codes.rows() + kRows - 1) / kRows, [&](int64_t tile) {
-    const int64_t last = std::min(codes.rows(), (tile + 1) * kRows);
+  parallel_for((codes.rows() + kTileRows - 1) / kTileRows, [&](int64_t tile) {
+    const int64_t last = std::min(codes.rows(), (tile + 1) * kTileRows);
     for (int64_t block = 0; block < blocks; ++block)
-      for (int64_t row = tile * kRows; row < last; ++row) {
+      for (int64_t row = tile * kTileRows; row < last; ++row) {
         B packed;
         std::memcpy(&packed, bytes + (row * blocks + block) * static_cast<int64_t>(sizeof(B)), sizeof(B));
         unpack(packed, params, row, block, codes.row(row) + block * kColumns<B>);

@@ -17,12 +17,14 @@ namespace fs = std::filesystem;
 
 class GgufCheckpoint : public Checkpoint {
  public:
-  explicit GgufCheckpoint(const fs::path& path) : file_(GgufFile::open(path)) {
+  explicit GgufCheckpoint(const fs::path& path) {
+    const auto file = GgufFile::open(path);
+    mapping_ = file->mapping();
     path_ = path;
-    metadata_ = file_->metadata();
+    metadata_ = file->metadata();
     refuse_parts();
-    for (const GgufEntry& e : file_->entries()) add_tensor({e.name, std::string(e.type->name), e.shape, e.bytes, path});
-    file_bytes_ = static_cast<int64_t>(file_->file_bytes());
+    for (const GgufEntry& e : file->entries()) add_tensor({e.name, std::string(e.type->name), e.shape, e.bytes, path});
+    file_bytes_ = static_cast<int64_t>(mapping_->bytes().size());
   }
 
   Format format() const override { return Format::gguf; }
@@ -93,7 +95,7 @@ class GgufCheckpoint : public Checkpoint {
                    .remedy = "merge the parts with llama-gguf-split --merge"});
   }
 
-  std::shared_ptr<const GgufFile> file_;
+  std::shared_ptr<const MappedFile> mapping_;
 };
 
 }  // namespace

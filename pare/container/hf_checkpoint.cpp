@@ -224,8 +224,7 @@ class HfCheckpoint : public Checkpoint {
   }
 
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
-  std::map<std::string, std::string> noted_;    // __metadata__ of all files
-  std::map<std::string, std::string> aliases_;  // name -> stored name
+  std::map<std::string, std::string> noted_;  // __metadata__ of all files
   std::map<std::string, GptqParts> modules_;
   GptqConvention convention_;
 };

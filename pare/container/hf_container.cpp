@@ -72,9 +72,17 @@ std::string shard_name(size_t index, size_t count) {
   return count == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, count);
 }
 
+std::map<std::string, std::string> metadata_of(const OutputPlan& plan, const std::vector<SafetensorsSlot>& slots) {
+  std::map<std::string, std::string> out = {{"format", "pt"}};  // transformers refuses files without it
+  for (const auto& [alias, stored] : plan.aliases)
+    for (const SafetensorsSlot& slot : slots)
+      if (slot.name == stored) out.emplace(alias, stored);
+  return out;
+}
+
 int64_t output_bytes(const OutputPlan& plan) {
   uint64_t total = 0;
-  for (const auto& slots : shards_of(plan)) total += SafetensorsWriter::file_bytes(slots);
+  for (const auto& slots : shards_of(plan)) total += SafetensorsWriter::file_bytes(slots, metadata_of(plan, slots));
   return static_cast<int64_t>(total);
 }
 
@@ -114,7 +122,7 @@ class HfWriter : public Writer {
     put(name, bytes);
   }
 
-  fs::path staged() const override { return directory_.file(""); }
+  fs::path staged() const override { return directory_.file("config.json").parent_path(); }
   void add_file(const std::string& name, const std::string& text) override { write_file(directory_.file(name), text); }
 
   void seal() override {
@@ -136,7 +144,7 @@ class HfWriter : public Writer {
         throw std::logic_error("two tensors of one name: " + slot.name);
       shard_of_.emplace(slot.name, shards_.size());
     }
-    shards_.push_back(std::make_unique<SafetensorsWriter>(directory_.file(name), slots));
+    shards_.push_back(std::make_unique<SafetensorsWriter>(directory_.file(name), slots, metadata_of(plan_, slots)));
   }
   const OutputTensor& planned(const std::string& name) const {
     const auto at = planned_.find(name);

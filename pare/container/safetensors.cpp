@@ -176,7 +176,7 @@ class Reader {
         fail(r, "the entry lacks a field", "dtype, shape and data_offsets",
              !r.has_dtype   ? "no dtype"
              : !r.has_shape ? "no shape"
-                        : "no data_offsets");
+                            : "no data_offsets");
       if (r.offsets.size() != 2) fail(r, "data_offsets are no pair", "[begin, end]", fmt::format("{}", r.offsets));
     }
     std::stable_sort(raw.begin(), raw.end(),

@@ -156,6 +156,11 @@ void fit_loaded(Params& params, int64_t window, const Strip& strip, const FitHow
   std::visit([&](auto& p) { fit_rows(p, window, strip.first_row, strip.rows, c, how.search); }, params);
 }
 
+// Waking threads costs more than fitting a small window, above all on a machine that is busy with something else.
+bool worth_threads(int64_t weights, Search search) {
+  return weights * (search == Search::error ? 16 : 1) >= int64_t{1} << 15;
+}
+
 }  // namespace
 
 const BlockTraits& traits(const BlockSpec& spec) { return kBlocks[static_cast<size_t>(spec.type)]; }
@@ -200,14 +205,18 @@ int Quantized::step() const { return 1; }
 void Quantized::fit(int64_t window_index, MatrixView w, const FitHow& how) {
   assert(w.shape() == shape() && window_index < windows());
   assert(how.importance.empty() || std::ssize(how.importance) == w.cols);
-  const int64_t columns = window(), first = window_index * columns;
-  parallel_for((w.rows + kLanes - 1) / kLanes, [&](int64_t i) {
+  const int64_t columns = window(), first = window_index * columns, strips = (w.rows + kLanes - 1) / kLanes;
+  const auto fit_strip = [&](int64_t i) {
     Scratch& buffers = scratch(columns);
     const int rows = static_cast<int>(std::min<int64_t>(kLanes, w.rows - i * kLanes));
     Strip strip{buffers.x.front().v, i * kLanes, rows, first, first + columns};
     load_strip(w, strip);
     fit_loaded(params, window_index, strip, how, buffers);
-  });
+  };
+  if (worth_threads(w.rows * columns, how.search))
+    parallel_for(strips, fit_strip);
+  else
+    for (int64_t i = 0; i < strips; ++i) fit_strip(i);
 }
 
 void Quantized::fit(const Strip& strip, const FitHow& how) {
@@ -268,11 +277,12 @@ void dequantize_rows(const Quantized& q, int64_t first, int64_t last, float* out
 }
 
 Matrix dequantize(const Quantized& q) {
-  constexpr int64_t kRows = 16;
+  constexpr int64_t kWeights = int64_t{1} << 16;  // per task: fewer are not worth another thread
   Matrix out(q.shape().rows, q.shape().cols);
-  parallel_for((out.rows() + kRows - 1) / kRows, [&](int64_t i) {
-    const int64_t first = i * kRows;
-    dequantize_rows(q, first, std::min(first + kRows, out.rows()), out.row(first));
+  const int64_t rows = std::max<int64_t>(1, kWeights / std::max<int64_t>(1, out.cols()));
+  parallel_for((out.rows() + rows - 1) / rows, [&](int64_t i) {
+    const int64_t first = i * rows;
+    dequantize_rows(q, first, std::min(first + rows, out.rows()), out.row(first));
   });
   return out;
 }

@@ -53,6 +53,19 @@ struct BF16 {
   }
 };
 
+constexpr int64_t kBlockTokens = 32;           // with a block of columns they stay in L2 while rows pass by
+constexpr int64_t kBlockRowBytes = 4096;       // a block of columns: four rows of it stay in L1 while tokens pass by
+constexpr int kMostTokens = kN == 16 ? 4 : 3;  // what 32 or 16 registers hold with four rows
+
+// What is multiplied at a time: columns [first, last) of all weights.
+struct Columns {
+  const FloatRows& w;
+  const MatrixView& x;
+  int64_t first, last;
+  float* y;
+  int64_t y_stride;
+};
+
 // kRows x kTokens sums, each spread over the lanes of kChains vectors.
 template <class Type, int kRows, int kTokens>
 struct Dots {
@@ -80,44 +93,51 @@ struct Dots {
     add(weights, kN * Type::kSize, activations, kN, 0);
   }
 
-  HWY_INLINE void run(const FloatRows& w, int64_t row, const MatrixView& x, int64_t token, float* y, int64_t y_stride) {
+  HWY_INLINE void run(const Columns& in, int64_t row, int64_t token) {
     const DF df;
     for (auto& a : sum)
       for (auto& b : a)
         for (VF& v : b) v = hn::Zero(df);
-    const int64_t row_bytes = w.row_bytes(), cols = w.shape.cols;
-    const std::byte* from = w.row(row);
-    const float* activations = x.row(token);
-    int64_t c = 0;
-    for (; c + kN * kChains <= cols; c += kN * kChains)
-      for (int i = 0; i < kChains; ++i)
-        add(from + (c + i * kN) * Type::kSize, row_bytes, activations + c + i * kN, x.stride, i);
-    for (; c + kN <= cols; c += kN) add(from + c * Type::kSize, row_bytes, activations + c, x.stride, 0);
-    if (c < cols) add_tail(from + c * Type::kSize, row_bytes, activations + c, x.stride, cols - c);
+    const int64_t row_bytes = in.w.row_bytes(), stride = in.x.stride;
+    const std::byte* from = in.w.row(row);
+    const float* x = in.x.row(token);
+    int64_t c = in.first;
+    for (; c + kN * kChains <= in.last; c += kN * kChains)
+      for (int i = 0; i < kChains; ++i) add(from + (c + i * kN) * Type::kSize, row_bytes, x + c + i * kN, stride, i);
+    for (; c + kN <= in.last; c += kN) add(from + c * Type::kSize, row_bytes, x + c, stride, 0);
+    if (c < in.last) add_tail(from + c * Type::kSize, row_bytes, x + c, stride, in.last - c);
     for (int r = 0; r < kRows; ++r)
       for (int t = 0; t < kTokens; ++t) {
         VF total = sum[r][t][0];
         for (int i = 1; i < kChains; ++i) total = hn::Add(total, sum[r][t][i]);
-        y[(token + t) * y_stride + row + r] = hn::GetLane(hn::SumOfLanes(df, total));
+        float& out = in.y[(token + t) * in.y_stride + row + r];
+        const float before = in.first == 0 ? 0 : out;
+        out = before + hn::GetLane(hn::SumOfLanes(df, total));
       }
   }
 };
 
 template <class Type, int kRows>
-HWY_INLINE void rows_with_tokens(const FloatRows& w, int64_t row, const MatrixView& x, float* y, int64_t y_stride) {
-  int64_t t = 0;
-  for (; t + 4 <= x.rows; t += 4) Dots<Type, kRows, 4>().run(w, row, x, t, y, y_stride);
-  for (; t + 2 <= x.rows; t += 2) Dots<Type, kRows, 2>().run(w, row, x, t, y, y_stride);
-  for (; t < x.rows; ++t) Dots<Type, kRows, 1>().run(w, row, x, t, y, y_stride);
+HWY_INLINE void rows_with_tokens(const Columns& in, int64_t row, int64_t first, int64_t last) {
+  int64_t t = first;
+  for (; t + kMostTokens <= last; t += kMostTokens) Dots<Type, kRows, kMostTokens>().run(in, row, t);
+  if (t + 2 <= last) Dots<Type, kRows, 2>().run(in, row, t), t += 2;
+  if (t < last) Dots<Type, kRows, 1>().run(in, row, t);
 }
 
 // Rows are grouped from `first`, which callers keep at multiples of four: any cut into tasks gives the same result
 // because a row's sum does not depend on the rows beside it.
 template <class Type>
 void dot_rows_as(const FloatRows& w, const MatrixView& x, int64_t first, int64_t last, float* y, int64_t y_stride) {
-  int64_t r = first;
-  for (; r + 4 <= last; r += 4) rows_with_tokens<Type, 4>(w, r, x, y, y_stride);
-  for (; r < last; ++r) rows_with_tokens<Type, 1>(w, r, x, y, y_stride);
+  const int64_t cols = w.shape.cols, block = x.rows <= kMostTokens ? cols : kBlockRowBytes / Type::kSize;
+  for (int64_t c = 0; c < cols; c += block)
+    for (int64_t t = 0; t < x.rows; t += kBlockTokens) {
+      const Columns in{w, x, c, std::min(c + block, cols), y, y_stride};
+      const int64_t t_end = std::min(t + kBlockTokens, x.rows);
+      int64_t r = first;
+      for (; r + 4 <= last; r += 4) rows_with_tokens<Type, 4>(in, r, t, t_end);
+      for (; r < last; ++r) rows_with_tokens<Type, 1>(in, r, t, t_end);
+    }
 }
 
 void DotRows(const FloatRows& w, const MatrixView& x, int64_t first, int64_t last, float* y, int64_t y_stride) {

@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "pare/base/threads.h"
 #include "pare/kernels/tiles.h"
 #include "pare/tensor/dtype.h"
 
@@ -53,7 +54,12 @@ void multiply_tiles_plain(const Tiles& tiles, MatrixView x, float* y, int64_t y_
 void expand_tiles(const Tiles& tiles, int64_t strip, int64_t first, int64_t last, float* out, int64_t stride);
 void expand_tiles_plain(const Tiles& tiles, int64_t strip, int64_t first, int64_t last, float* out, int64_t stride);
 
-// Below this many multiplications waking the other threads costs more than it brings (a few microseconds).
+// Below this much work (multiplications) waking the other threads costs more than it brings: a few microseconds.
 inline constexpr int64_t kWorthThreads = int64_t{1} << 18;
+template <class Body>
+void for_tasks(int64_t count, int64_t work, Body&& body) {
+  if (work >= kWorthThreads) return parallel_for(count, body);
+  for (int64_t i = 0; i < count; ++i) body(i);
+}
 
 }  // namespace pare

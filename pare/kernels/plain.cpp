@@ -1,21 +1,10 @@
 // The last row of both tables: plain C++ that takes everything. What every other kernel must equal.
 #include <algorithm>
 
-#include "pare/base/threads.h"
 #include "pare/kernels/kernel.h"
 #include "pare/kernels/scratch.h"
 
 namespace pare {
-namespace {
-
-template <class Body>
-void for_tasks(int64_t count, int64_t work, Body&& body) {
-  if (work >= kWorthThreads) return parallel_for(count, body);
-  for (int64_t i = 0; i < count; ++i) body(i);
-}
-
-}  // namespace
-
 void multiply_floats_plain(const FloatRows& w, MatrixView x, float* y, int64_t y_stride) {
   for_tasks(w.shape.rows, w.shape.size() * x.rows, [&](int64_t r) {
     float* row = scratch<1>(x.cols);

@@ -10,8 +10,8 @@
 #endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "pare/kernels/tile_products.cpp"
-#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/cache_control.h"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -107,28 +107,28 @@ struct Sums {
 };
 
 template <int kBits, int i, int kTokens>
-HWY_INLINE void add4(const uint32_t* unit, const float* x, int64_t stride, const Zeros& z, Sums<kTokens>& sums) {
+HWY_INLINE void add4(const uint32_t* unit, const float* x, const Zeros& z, Sums<kTokens>& sums) {
   const DF df;
   constexpr int kChains = Sums<kTokens>::kChains;
   const VU codes = codes4<kBits, i>(unit), down = hn::ShiftRight<16>(codes);
   const VF w0 = integer<kBits, 0>(codes, down, z), w1 = integer<kBits, 1>(codes, down, z);
   const VF w2 = integer<kBits, 2>(codes, down, z), w3 = integer<kBits, 3>(codes, down, z);
+  const float* from = x + 4 * i * kTokens;
   for (int t = 0; t < kTokens; ++t) {
-    const float* from = x + t * stride + 4 * i;
     auto& chain = sums.chain[t];
-    chain[0] = hn::MulAdd(w0, hn::Set(df, from[0]), chain[0]);
-    chain[1 % kChains] = hn::MulAdd(w1, hn::Set(df, from[1]), chain[1 % kChains]);
-    chain[2 % kChains] = hn::MulAdd(w2, hn::Set(df, from[2]), chain[2 % kChains]);
-    chain[3 % kChains] = hn::MulAdd(w3, hn::Set(df, from[3]), chain[3 % kChains]);
+    chain[0] = hn::MulAdd(w0, hn::Set(df, from[t]), chain[0]);
+    chain[1 % kChains] = hn::MulAdd(w1, hn::Set(df, from[kTokens + t]), chain[1 % kChains]);
+    chain[2 % kChains] = hn::MulAdd(w2, hn::Set(df, from[2 * kTokens + t]), chain[2 % kChains]);
+    chain[3 % kChains] = hn::MulAdd(w3, hn::Set(df, from[3 * kTokens + t]), chain[3 % kChains]);
   }
 }
 
 template <int kBits, int kHalf, int kTokens>
-HWY_INLINE void add16(const uint32_t* unit, const float* x, int64_t stride, const Zeros& z, Sums<kTokens>& sums) {
-  add4<kBits, 4 * kHalf + 0>(unit, x, stride, z, sums);
-  add4<kBits, 4 * kHalf + 1>(unit, x, stride, z, sums);
-  add4<kBits, 4 * kHalf + 2>(unit, x, stride, z, sums);
-  add4<kBits, 4 * kHalf + 3>(unit, x, stride, z, sums);
+HWY_INLINE void add16(const uint32_t* unit, const float* x, const Zeros& z, Sums<kTokens>& sums) {
+  add4<kBits, 4 * kHalf + 0>(unit, x, z, sums);
+  add4<kBits, 4 * kHalf + 1>(unit, x, z, sums);
+  add4<kBits, 4 * kHalf + 2>(unit, x, z, sums);
+  add4<kBits, 4 * kHalf + 3>(unit, x, z, sums);
 }
 
 HWY_INLINE VF load_halves(const std::byte* from, int64_t index, int part) {
@@ -147,12 +147,14 @@ struct View {
   const TileLayout& t;
   const std::byte* strip;
 
+  template <int kBits>
   HWY_INLINE const uint32_t* unit(int64_t u, int part) const {
-    return reinterpret_cast<const uint32_t*>(strip + t.codes_at + u * t.unit_bytes()) + part * kN;
+    return reinterpret_cast<const uint32_t*>(strip + t.codes_at + u * kBits * kLine) + part * kN;
   }
+  template <int kBits>
   HWY_INLINE void prefetch(int64_t u) const {
-    const std::byte* p = strip + t.codes_at + u * t.unit_bytes() + kAhead;
-    for (int line = 0; line < t.bits; ++line) hwy::Prefetch(p + line * kLine);
+    const std::byte* p = strip + t.codes_at + u * kBits * kLine + kAhead;
+    for (int line = 0; line < kBits; ++line) hwy::Prefetch(p + line * kLine);
   }
   HWY_INLINE VF scale(int64_t window, int part) const { return load_halves(strip, window, part); }
   HWY_INLINE VF dmin(int64_t window, int part) const { return load_halves(strip + t.dmin_at, window, part); }
@@ -166,10 +168,10 @@ struct View {
   }
 };
 
+// One block of tokens.
 struct Input {
   const float* x;
   const float* sums;
-  int64_t stride, units;
 };
 
 template <int kTokens>
@@ -192,23 +194,29 @@ struct AffineStrip {
   static HWY_INLINE void run(const View& v, const Input& in, float* out) {
     Totals<kTokens> totals;
     const int64_t window_units = std::max<int64_t>(1, (v.t.window + kUnit - 1) / kUnit);
-    for (int64_t first = 0, window = 0, end = 0; first < v.t.units; first = end) {
-      window = first / window_units;
-      end = std::min({first + kRunUnits, (window + 1) * window_units, v.t.units});
-      for (int part = 0; part < kParts; ++part) {
-        const Zeros z = v.zeros(window, part);
-        Sums<kTokens> sums;
-        sums.clear();
-        for (int64_t u = first; u < end; ++u) {
-          if (part == 0) v.prefetch(u);
-          add16<kBits, 0>(v.unit(u, part), in.x + u * kUnit, in.stride, z, sums);
-          add16<kBits, 1>(v.unit(u, part), in.x + u * kUnit, in.stride, z, sums);
-        }
-        const VF scale = v.scale(window, part);
-        for (int t = 0; t < kTokens; ++t) totals.total[t][part] = hn::MulAdd(scale, sums.of(t), totals.total[t][part]);
-      }
+    for (int64_t window = 0, begin = 0; begin < v.t.units; ++window, begin += window_units) {
+      const int64_t window_end = std::min(begin + window_units, v.t.units);
+      for (int64_t first = begin; first < window_end; first += kRunUnits)
+        for (int part = 0; part < kParts; ++part)
+          add_run(v, in, window, first, std::min(first + kRunUnits, window_end), part, totals);
     }
     totals.store(out);
+  }
+
+ private:
+  template <int kTokens>
+  static HWY_INLINE void add_run(const View& v, const Input& in, int64_t window, int64_t first, int64_t last, int part,
+                                 Totals<kTokens>& totals) {
+    const Zeros z = v.zeros(window, part);
+    Sums<kTokens> sums;
+    sums.clear();
+    for (int64_t u = first; u < last; ++u) {
+      if (part == 0) v.template prefetch<kBits>(u);
+      add16<kBits, 0>(v.template unit<kBits>(u, part), in.x + u * kUnit * kTokens, z, sums);
+      add16<kBits, 1>(v.template unit<kBits>(u, part), in.x + u * kUnit * kTokens, z, sums);
+    }
+    const VF scale = v.scale(window, part);
+    for (int t = 0; t < kTokens; ++t) totals.total[t][part] = hn::MulAdd(scale, sums.of(t), totals.total[t][part]);
   }
 };
 
@@ -224,15 +232,15 @@ struct SubMinsStrip {
         VF scaled[kTokens], mins[kTokens];
         for (int t = 0; t < kTokens; ++t) scaled[t] = mins[t] = hn::Zero(df);
         for (int64_t u = window * 8; u < window * 8 + 8; ++u) {
-          if (part == 0) v.prefetch(u);
+          if (part == 0) v.template prefetch<4>(u);
           Sums<kTokens> sums;
           sums.clear();
-          add16<4, 0>(v.unit(u, part), in.x + u * kUnit, in.stride, z, sums);
-          add16<4, 1>(v.unit(u, part), in.x + u * kUnit, in.stride, z, sums);
+          add16<4, 0>(v.template unit<4>(u, part), in.x + u * kUnit * kTokens, z, sums);
+          add16<4, 1>(v.template unit<4>(u, part), in.x + u * kUnit * kTokens, z, sums);
           const VF scale = v.template sub<uint8_t>(u, part), min = v.min(u, part);
           for (int t = 0; t < kTokens; ++t) {
             scaled[t] = hn::MulAdd(scale, sums.of(t), scaled[t]);
-            mins[t] = hn::MulAdd(min, hn::Set(df, in.sums[t * in.units + u]), mins[t]);
+            mins[t] = hn::MulAdd(min, hn::Set(df, in.sums[u * kTokens + t]), mins[t]);
           }
         }
         const VF d = v.scale(window, part), dmin = v.dmin(window, part);
@@ -255,12 +263,12 @@ struct SignedScalesStrip {
         VF scaled[kTokens];
         for (VF& s : scaled) s = hn::Zero(df);
         for (int64_t u = window * 8; u < window * 8 + 8; ++u) {
-          if (part == 0) v.prefetch(u);
+          if (part == 0) v.template prefetch<6>(u);
           Sums<kTokens> low, high;
           low.clear();
           high.clear();
-          add16<6, 0>(v.unit(u, part), in.x + u * kUnit, in.stride, z, low);
-          add16<6, 1>(v.unit(u, part), in.x + u * kUnit, in.stride, z, high);
+          add16<6, 0>(v.template unit<6>(u, part), in.x + u * kUnit * kTokens, z, low);
+          add16<6, 1>(v.template unit<6>(u, part), in.x + u * kUnit * kTokens, z, high);
           const VF first = v.template sub<int8_t>(2 * u, part), second = v.template sub<int8_t>(2 * u + 1, part);
           for (int t = 0; t < kTokens; ++t)
             scaled[t] = hn::MulAdd(second, high.of(t), hn::MulAdd(first, low.of(t), scaled[t]));
@@ -272,24 +280,29 @@ struct SignedScalesStrip {
   }
 };
 
+// Some tokens with all strips, so that their activations stay in cache while the strips pass by.
+template <class Strip, int kTokens>
+void multiply_block(const Tiles& tiles, const TileActivations& a, int64_t token, int64_t first, int64_t last, float* y,
+                    int64_t y_stride) {
+  alignas(64) float out[kTokens * kLanes];
+  const Input in{a.x + token * a.columns, a.sums + token * a.units};
+  for (int64_t s = first; s < last; ++s) {
+    Strip::template run<kTokens>(View{tiles.layout, tiles.strip(s)}, in, out);
+    const int64_t row = s * kLanes, rows = std::min<int64_t>(kLanes, tiles.layout.shape.rows - row);
+    for (int64_t t = 0; t < kTokens; ++t)
+      std::memcpy(y + (token + t) * y_stride + row, out + t * kLanes, static_cast<size_t>(rows) * sizeof(float));
+  }
+}
+
 template <class Strip>
 void multiply_strips_as(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
                         int64_t y_stride) {
-  alignas(64) float out[4 * kLanes];
-  for (int64_t s = first; s < last; ++s) {
-    const View view{tiles.layout, tiles.strip(s)};
-    const int64_t row = s * kLanes, rows = std::min<int64_t>(kLanes, tiles.layout.shape.rows - row);
-    for (int64_t t = 0; t < a.tokens;) {
-      const Input in{a.x + t * a.stride, a.sums + t * a.units, a.stride, a.units};
-      const int64_t left = a.tokens - t;
-      const int64_t taken = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-      if (taken == 4) Strip::template run<4>(view, in, out);
-      if (taken == 2) Strip::template run<2>(view, in, out);
-      if (taken == 1) Strip::template run<1>(view, in, out);
-      for (int64_t i = 0; i < taken; ++i)
-        std::memcpy(y + (t + i) * y_stride + row, out + i * kLanes, static_cast<size_t>(rows) * sizeof(float));
-      t += taken;
-    }
+  for (int64_t t = 0, block = 0; t < a.tokens; t += block) {
+    block = TileActivations::block_at(a.tokens - t);
+    if (block == 8) multiply_block<Strip, 8>(tiles, a, t, first, last, y, y_stride);
+    if (block == 4) multiply_block<Strip, 4>(tiles, a, t, first, last, y, y_stride);
+    if (block == 2) multiply_block<Strip, 2>(tiles, a, t, first, last, y, y_stride);
+    if (block == 1) multiply_block<Strip, 1>(tiles, a, t, first, last, y, y_stride);
   }
 }
 
@@ -366,8 +379,8 @@ void expand_units(const View& v, int64_t first, int64_t last, float* out, int64_
   for (int64_t u = first; u < last; ++u) {
     float* to = out + (u - first) * kUnit * stride;
     for (int part = 0; part < kParts; ++part) {
-      store16<kBits, 0>(v.unit(u, part), line_of(v, u, 0, part), to + part * kN, stride);
-      store16<kBits, 1>(v.unit(u, part), line_of(v, u, 1, part), to + part * kN, stride);
+      store16<kBits, 0>(v.template unit<kBits>(u, part), line_of(v, u, 0, part), to + part * kN, stride);
+      store16<kBits, 1>(v.template unit<kBits>(u, part), line_of(v, u, 1, part), to + part * kN, stride);
     }
   }
 }

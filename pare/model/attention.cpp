@@ -3,6 +3,7 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 
@@ -14,8 +15,8 @@ namespace {
 
 int to_int(int64_t x) { return static_cast<int>(x); }
 
-// Few rows: one pass over the keys for each, without the copies that a matrix product makes of them.
-constexpr int64_t kFewRows = 4;
+constexpr int64_t kFewRows = 4;  // one pass over the keys for each, without the copies of a matrix product
+constexpr int64_t kKeys = 256;   // that a tile takes at a time: with its scores they stay in the cache
 
 // scores (rows x keys) = q (rows x d) · kᵀ
 void score(const float* q, int64_t rows, MatrixView k, float* scores) {
@@ -29,87 +30,150 @@ void score(const float* q, int64_t rows, MatrixView k, float* scores) {
               to_int(k.cols), k.data, to_int(k.stride), 0.0f, scores, to_int(k.rows));
 }
 
-// out (rows x d) = p (rows x keys) · v
+// out (rows x d) += p (rows x keys) · v
 void mix(const float* p, int64_t rows, MatrixView v, float* out) {
   if (rows <= kFewRows) {
     for (int64_t r = 0; r < rows; ++r)
       cblas_sgemv(CblasRowMajor, CblasTrans, to_int(v.rows), to_int(v.cols), 1.0f, v.data, to_int(v.stride),
-                  p + r * v.rows, 1, 0.0f, out + r * v.cols, 1);
+                  p + r * v.rows, 1, 1.0f, out + r * v.cols, 1);
     return;
   }
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_int(rows), to_int(v.cols), to_int(v.rows), 1.0f, p,
-              to_int(v.rows), v.data, to_int(v.stride), 0.0f, out, to_int(v.cols));
+              to_int(v.rows), v.data, to_int(v.stride), 1.0f, out, to_int(v.cols));
 }
 
-struct Scratch {
-  std::vector<float> queries, scores, mixed;
-};
+// Rows without gaps: strides that are powers of two would fall on the same lines of the cache.
+MatrixView gathered(MatrixView from, std::vector<float>& into) {
+  into.resize(static_cast<size_t>(from.rows * from.cols));
+  for (int64_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), from.cols, into.data() + r * from.cols);
+  return {into.data(), from.rows, from.cols, from.cols};
+}
 
-// One tile: some consecutive queries of all heads that share one key-value head. Rows of the tile: query-major, then
-// head, so that the heads share every product.
+// Some consecutive queries of all heads that share one key-value head, and what was mixed for them so far. Rows are
+// query-major, then head, so that the heads share every product.
 class Tile {
  public:
-  Tile(const AttentionShape& shape, MatrixView queries, int64_t kv_head, int64_t begin, int64_t end, int64_t first)
-      : shape_(shape), queries_(queries), kv_head_(kv_head), begin_(begin), end_(end), first_(first) {
-    group_ = shape.heads / shape.kv_heads;
-    rows_ = (end - begin) * group_;
-    last_key_ = first + end;
-    first_key_ = shape.window > 0 ? std::max<int64_t>(0, first + begin - shape.window + 1) : 0;
+  void start(const AttentionShape& shape, MatrixView queries, int64_t kv_head, int64_t begin, int64_t end,
+             int64_t first) {
+    shape_ = shape;
+    kv_head_ = kv_head;
+    begin_ = begin;
+    end_ = end;
+    first_ = first;
+    const int64_t d = shape.head_dim;
+    queries_.resize(static_cast<size_t>(rows() * d));
+    mixed_.assign(queries_.size(), 0.0f);
+    softmax_.assign(static_cast<size_t>(rows()), Softmax(1 / std::sqrt(static_cast<float>(d))));
+    for (int64_t r = 0; r < rows(); ++r) std::copy_n(queries.row(query(r)) + column(r), d, queries_.data() + r * d);
   }
 
-  void run(MatrixView keys, MatrixView values, float* out, Scratch& scratch) const {
-    const int64_t d = shape_.head_dim, count = last_key_ - first_key_;
-    scratch.queries.resize(static_cast<size_t>(rows_ * d));
-    scratch.mixed.resize(scratch.queries.size());
-    scratch.scores.resize(static_cast<size_t>(rows_ * count));
-    const auto of_head = [&](MatrixView m) {
-      return m.rows_between(first_key_, last_key_).cols_between(kv_head_ * d, (kv_head_ + 1) * d);
-    };
-    for (int64_t r = 0; r < rows_; ++r)
-      std::copy_n(queries_.row(query(r)) + column(r), d, scratch.queries.data() + r * d);
-    score(scratch.queries.data(), rows_, of_head(keys), scratch.scores.data());
-    for (int64_t r = 0; r < rows_; ++r) softmax(scratch.scores.data() + r * count, count, first_ + query(r));
-    mix(scratch.scores.data(), rows_, of_head(values), scratch.mixed.data());
-    for (int64_t r = 0; r < rows_; ++r)
-      std::copy_n(scratch.mixed.data() + r * d, d, out + query(r) * queries_.cols + column(r));
+  int64_t rows() const { return (end_ - begin_) * group(); }
+  // Keys that any of the queries sees.
+  int64_t first_key() const {
+    return shape_.window > 0 ? std::max<int64_t>(0, first_ + begin_ - shape_.window + 1) : 0;
+  }
+  int64_t last_key() const { return first_ + end_; }
+
+  // Keys and values of this head from position `begin` on.
+  void take(MatrixView keys, MatrixView values, int64_t begin, std::vector<float>& scores) {
+    const int64_t d = shape_.head_dim, count = std::min(keys.rows, last_key() - begin);
+    scores.resize(static_cast<size_t>(rows() * count));
+    score(queries_.data(), rows(), keys.rows_between(0, count), scores.data());
+    for (int64_t r = 0; r < rows(); ++r) {
+      const float shrink = weigh({scores.data() + r * count, static_cast<size_t>(count)}, begin, first_ + query(r),
+                                 softmax_[static_cast<size_t>(r)]);
+      if (shrink == 1) continue;
+      for (int64_t i = 0; i < d; ++i) mixed_[static_cast<size_t>(r * d + i)] *= shrink;
+    }
+    mix(scores.data(), rows(), values.rows_between(0, count), mixed_.data());
+  }
+
+  void finish(float* out) const {
+    const int64_t d = shape_.head_dim;
+    for (int64_t r = 0; r < rows(); ++r) {
+      const float share = 1 / softmax_[static_cast<size_t>(r)].sum();
+      const float* from = mixed_.data() + r * d;
+      float* to = out + query(r) * shape_.heads * d + column(r);
+      for (int64_t i = 0; i < d; ++i) to[i] = from[i] * share;
+    }
   }
 
  private:
-  int64_t query(int64_t row) const { return begin_ + row / group_; }
-  int64_t column(int64_t row) const { return (kv_head_ * group_ + row % group_) * shape_.head_dim; }
+  int64_t group() const { return shape_.heads / shape_.kv_heads; }
+  int64_t query(int64_t row) const { return begin_ + row / group(); }
+  int64_t column(int64_t row) const { return (kv_head_ * group() + row % group()) * shape_.head_dim; }
 
-  // Scores of one query: those it does not see become 0, the others probabilities.
-  void softmax(float* scores, int64_t count, int64_t position) const {
-    const int64_t last = position + 1 - first_key_;
-    const int64_t begin = shape_.window > 0 ? std::max<int64_t>(0, position - shape_.window + 1 - first_key_) : 0;
-    const std::span<float> seen(scores + begin, static_cast<size_t>(last - begin));
-    const float sum = exp_row(seen, 1 / std::sqrt(static_cast<float>(shape_.head_dim)));
-    for (float& p : seen) p /= sum;
-    std::fill(scores, scores + begin, 0.0f);
-    std::fill(scores + last, scores + count, 0.0f);
+  // Scores of one query for the keys from `first_key` on become weights; those that it does not see, 0.
+  float weigh(std::span<float> scores, int64_t first_key, int64_t position, Softmax& softmax) const {
+    const auto count = static_cast<int64_t>(scores.size());
+    const int64_t last = std::clamp<int64_t>(position + 1 - first_key, 0, count);
+    const int64_t begin =
+        shape_.window > 0 ? std::clamp<int64_t>(position - shape_.window + 1 - first_key, 0, last) : 0;
+    std::fill(scores.begin(), scores.begin() + begin, 0.0f);
+    std::fill(scores.begin() + last, scores.end(), 0.0f);
+    return softmax.add(scores.subspan(static_cast<size_t>(begin), static_cast<size_t>(last - begin)));
   }
 
   AttentionShape shape_;
-  MatrixView queries_;
-  int64_t kv_head_, begin_, end_, first_;
-  int64_t group_ = 1, rows_ = 0, first_key_ = 0, last_key_ = 0;
+  int64_t kv_head_ = 0, begin_ = 0, end_ = 0, first_ = 0;
+  std::vector<float> queries_, mixed_;
+  std::vector<Softmax> softmax_;
 };
+
+constexpr int64_t kTiles = 4;  // that share what was gathered
+
+struct Scratch {
+  std::array<Tile, kTiles> tiles;
+  std::vector<float> scores, keys, values;
+};
+
+// Queries [begin, end) of one key-value head, `height` of them a tile.
+struct Work {
+  int64_t kv_head, begin, end, height;
+};
+
+void attend_part(const AttentionShape& shape, const Work& work, MatrixView queries, MatrixView keys, MatrixView values,
+                 int64_t first, float* out, Scratch& scratch) {
+  const auto count = static_cast<size_t>((work.end - work.begin + work.height - 1) / work.height);
+  const std::span<Tile> tiles = std::span(scratch.tiles).first(count);
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t begin = work.begin + static_cast<int64_t>(i) * work.height;
+    tiles[i].start(shape, queries, work.kv_head, begin, std::min(work.end, begin + work.height), first);
+  }
+  const bool few = tiles[0].rows() <= kFewRows && count == 1;
+  const int64_t last = tiles.back().last_key(), step = few ? last : kKeys, d = shape.head_dim;
+  const auto of_head = [&](MatrixView m, int64_t begin, std::vector<float>& into) {
+    const MatrixView part =
+        m.rows_between(begin, std::min(last, begin + step)).cols_between(work.kv_head * d, (work.kv_head + 1) * d);
+    return few ? part : gathered(part, into);
+  };
+  for (int64_t key = tiles[0].first_key(); key < last; key += step) {
+    const MatrixView k = of_head(keys, key, scratch.keys), v = of_head(values, key, scratch.values);
+    for (Tile& tile : tiles)
+      if (key < tile.last_key() && key + step > tile.first_key()) tile.take(k, v, key, scratch.scores);
+  }
+  for (const Tile& tile : tiles) tile.finish(out);
+}
 
 }  // namespace
 
 void attend(const AttentionShape& shape, MatrixView queries, MatrixView keys, MatrixView values, int64_t first,
             float* out) {
   assert(keys.rows == first + queries.rows && values.rows == keys.rows);
-  // About 128 rows a tile: enough to pay for what a product copies, few enough that scores stay in the cache and little
-  // is computed beyond the diagonal.
-  const int64_t group = shape.heads / shape.kv_heads;
-  const int64_t height = std::max<int64_t>(1, 128 / group);
-  const int64_t across = (queries.rows + height - 1) / height;
-  parallel_for(across * shape.kv_heads, [&](int64_t i) {
+  // About 128 rows a tile: enough to pay for what a product copies, few enough that little is computed beyond the
+  // diagonal.
+  const int64_t height = std::max<int64_t>(1, 128 / (shape.heads / shape.kv_heads)), width = height * kTiles;
+  const int64_t across = (queries.rows + width - 1) / width, items = across * shape.kv_heads;
+  // Small items several at a time: waking a thread takes as long as some ten thousand products.
+  const int64_t cost = std::min(queries.rows, width) * shape.heads / shape.kv_heads * keys.rows * shape.head_dim;
+  const int64_t batch = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, cost));
+  parallel_for((items + batch - 1) / batch, [&](int64_t at) {
     static thread_local Scratch scratch;
-    const int64_t begin = (across - 1 - i / shape.kv_heads) * height;  // long rows first
-    const Tile tile(shape, queries, i % shape.kv_heads, begin, std::min(queries.rows, begin + height), first);
-    tile.run(keys, values, out, scratch);
+    for (int64_t i = at * batch; i < std::min(items, (at + 1) * batch); ++i) {
+      const int64_t begin = (across - 1 - i / shape.kv_heads) * width;  // long rows first
+      const Work work{i % shape.kv_heads, begin, std::min(queries.rows, begin + width), height};
+      attend_part(shape, work, queries, keys, values, first, out, scratch);
+    }
   });
 }
 

@@ -11,13 +11,15 @@ HWY_BEFORE_NAMESPACE();
 namespace pare::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Vectors of 8 lanes where the machine has them, never more: a sum over a row then always has the same 8 parts.
-using D = hn::CappedTag<float, 8>;
+// Vectors of up to 16 lanes: a sum over a row always has the same 16 parts, whatever the machine's vectors.
+constexpr size_t kParts = 16;
+using D = hn::CappedTag<float, kParts>;
 
-// x / (1 + exp(-beta x)), which is silu for beta = 1.
+// x / (1 + exp(-exponent)). Highway's Exp is wrong beyond 88.7, where floats end.
 template <class V>
 V sigmoid_times(D d, V x, V exponent) {
-  return hn::Div(x, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, hn::Neg(exponent))));
+  const V power = hn::Min(hn::Neg(exponent), hn::Set(d, 88.0f));
+  return hn::Div(x, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, power)));
 }
 
 template <class V>
@@ -38,8 +40,8 @@ void apply(float* x, const float* up, size_t count, const Function& function) {
   const D d;
   const size_t lanes = hn::Lanes(d);
   const auto step = [&](size_t i, size_t n) {
-    HWY_ALIGN float tail[8] = {};
-    HWY_ALIGN float up_tail[8] = {};
+    HWY_ALIGN float tail[kParts] = {};
+    HWY_ALIGN float up_tail[kParts] = {};
     const bool whole = n == lanes;
     if (!whole) {
       std::copy_n(x + i, n, tail);
@@ -66,32 +68,46 @@ void GeluTanh(float* x, const float* up, size_t count) {
   apply(x, up, count, [](D d, auto v) { return gelu_tanh(d, v); });
 }
 
-// Sums in 8 fixed parts, whatever the lanes.
-float ExpRow(float* x, size_t count, float scale) {
+float Highest(const float* x, size_t count) {
   const D d;
   const size_t lanes = hn::Lanes(d);
-  float highest = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < count; ++i) highest = std::max(highest, x[i]);
-  const auto shift = hn::Set(d, highest * scale), factor = hn::Set(d, scale);
-  HWY_ALIGN float parts[8] = {};
+  auto highest = hn::Set(d, -std::numeric_limits<float>::infinity());
   size_t i = 0;
-  for (; i + 8 <= count; i += 8)
-    for (size_t j = 0; j < 8; j += lanes) {
-      const auto e = hn::Exp(d, hn::Sub(hn::Mul(hn::LoadU(d, x + i + j), factor), shift));
+  for (; i + lanes <= count; i += lanes) highest = hn::Max(highest, hn::LoadU(d, x + i));
+  float out = hn::GetLane(hn::MaxOfLanes(d, highest));
+  for (; i < count; ++i) out = std::max(out, x[i]);
+  return out;
+}
+
+float SumOfParts(float* parts) {
+  for (size_t width = kParts / 2; width > 0; width /= 2)
+    for (size_t i = 0; i < width; ++i) parts[i] += parts[i + width];
+  return parts[0];
+}
+
+// x = exp(scale (x - highest)); returns the sum.
+float ExpRow(float* x, size_t count, float scale, float highest) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  const auto shift = hn::Set(d, highest), factor = hn::Set(d, scale);
+  HWY_ALIGN float parts[kParts] = {};
+  size_t i = 0;
+  for (; i + kParts <= count; i += kParts)
+    for (size_t j = 0; j < kParts; j += lanes) {
+      const auto e = hn::Exp(d, hn::Mul(factor, hn::Sub(hn::LoadU(d, x + i + j), shift)));
       hn::StoreU(e, d, x + i + j);
       hn::Store(hn::Add(hn::Load(d, parts + j), e), d, parts + j);
     }
-  float sum = ((parts[0] + parts[1]) + (parts[2] + parts[3])) + ((parts[4] + parts[5]) + (parts[6] + parts[7]));
-  HWY_ALIGN float tail[8] = {};
+  HWY_ALIGN float tail[kParts] = {};
   const size_t rest = count - i;
   std::copy_n(x + i, rest, tail);
   for (size_t j = 0; j < rest; j += lanes)
-    hn::Store(hn::Exp(d, hn::Sub(hn::Mul(hn::Load(d, tail + j), factor), shift)), d, tail + j);
+    hn::Store(hn::Exp(d, hn::Mul(factor, hn::Sub(hn::Load(d, tail + j), shift))), d, tail + j);
   for (size_t j = 0; j < rest; ++j) {
     x[i + j] = tail[j];
-    sum += tail[j];
+    parts[j] += tail[j];
   }
-  return sum;
+  return SumOfParts(parts);
 }
 
 }  // namespace pare::HWY_NAMESPACE
@@ -107,17 +123,17 @@ HWY_AFTER_NAMESPACE();
 namespace pare {
 HWY_EXPORT(Silu);
 HWY_EXPORT(GeluTanh);
+HWY_EXPORT(Highest);
 HWY_EXPORT(ExpRow);
 
 namespace {
 
-constexpr int64_t kRows = 16;  // that one thread takes at a time
-int64_t tiles(int64_t rows) { return (rows + kRows - 1) / kRows; }
-
+// Rows in parallel, several at a time where they are short: waking a thread takes as long as some thousand floats.
 template <class Body>
-void for_rows(int64_t rows, const Body& body) {
-  parallel_for(tiles(rows), [&](int64_t tile) {
-    for (int64_t r = tile * kRows; r < std::min(rows, (tile + 1) * kRows); ++r) body(r);
+void for_rows(int64_t rows, int64_t cols, const Body& body) {
+  const int64_t tile = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols));
+  parallel_for((rows + tile - 1) / tile, [&](int64_t i) {
+    for (int64_t r = i * tile; r < std::min(rows, (i + 1) * tile); ++r) body(r);
   });
 }
 
@@ -154,7 +170,7 @@ void layer_row(float eps, const NormWeights& norm, const float* x, float* out, i
 void normalize(NormKind kind, double eps, const NormWeights& norm, MatrixView x, float* out, int64_t out_stride) {
   assert(x.cols == static_cast<int64_t>(norm.weight.size()));
   const float e = static_cast<float>(eps);
-  for_rows(x.rows, [&](int64_t r) {
+  for_rows(x.rows, x.cols, [&](int64_t r) {
     float* y = out + r * out_stride;
     if (kind == NormKind::rms)
       rms_row(e, norm.weight.data(), x.row(r), y, x.cols);
@@ -165,7 +181,7 @@ void normalize(NormKind kind, double eps, const NormWeights& norm, MatrixView x,
 
 void normalize_heads(double eps, const NormWeights& norm, float* x, int64_t tokens, int64_t heads, int64_t stride) {
   const auto width = static_cast<int64_t>(norm.weight.size());
-  for_rows(tokens, [&](int64_t t) {
+  for_rows(tokens, heads * width, [&](int64_t t) {
     for (int64_t h = 0; h < heads; ++h) {
       float* head = x + t * stride + h * width;
       rms_row(static_cast<float>(eps), norm.weight.data(), head, head, width);
@@ -174,7 +190,7 @@ void normalize_heads(double eps, const NormWeights& norm, float* x, int64_t toke
 }
 
 void activate(Activation activation, float* x, const float* up, int64_t rows, int64_t cols) {
-  for_rows(rows, [&](int64_t r) {
+  for_rows(rows, cols, [&](int64_t r) {
     float* row = x + r * cols;
     const float* other = up ? up + r * cols : nullptr;
     const auto count = static_cast<size_t>(cols);
@@ -197,18 +213,26 @@ void activate(Activation activation, float* x, const float* up, int64_t rows, in
   });
 }
 
-float exp_row(std::span<float> x, float scale) { return HWY_DYNAMIC_DISPATCH(ExpRow)(x.data(), x.size(), scale); }
+float Softmax::add(std::span<float> scores) {
+  if (scores.empty()) return 1;
+  const float before = highest_;
+  highest_ = std::max(highest_, HWY_DYNAMIC_DISPATCH(Highest)(scores.data(), scores.size()));
+  const float part = HWY_DYNAMIC_DISPATCH(ExpRow)(scores.data(), scores.size(), scale_, highest_);
+  const float shrink = before == highest_ ? 1 : std::exp(scale_ * (before - highest_));
+  sum_ = sum_ * shrink + part;
+  return shrink;
+}
 
 void add_bias(std::span<const float> bias, Matrix& x) {
   if (bias.empty()) return;
-  for_rows(x.rows(), [&](int64_t r) {
+  for_rows(x.rows(), x.cols(), [&](int64_t r) {
     float* row = x.row(r);
     for (size_t i = 0; i < bias.size(); ++i) row[i] += bias[i];
   });
 }
 
 void add_rows(const Matrix& x, Matrix& sum) {
-  for_rows(sum.rows(), [&](int64_t r) {
+  for_rows(sum.rows(), sum.cols(), [&](int64_t r) {
     const float* from = x.row(r);
     float* to = sum.row(r);
     for (int64_t i = 0; i < sum.cols(); ++i) to[i] += from[i];

@@ -2,6 +2,7 @@
 // row always add in the same order, whatever the CPU's vectors.
 #pragma once
 
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -22,8 +23,17 @@ void normalize_heads(double eps, const NormWeights& norm, float* x, int64_t toke
 // x = act(x), or x = act(x) * up where `up` is not null; both rows x cols without gaps. Parallel.
 void activate(Activation activation, float* x, const float* up, int64_t rows, int64_t cols);
 
-// x = exp(scale * x - max) over the row; returns the sum, by which the caller divides what it makes of it.
-float exp_row(std::span<float> x, float scale);
+// The softmax of a row of scores that comes in parts: what was made of earlier parts is to be multiplied by what add()
+// returns, and in the end everything is to be divided by sum().
+class Softmax {
+ public:
+  explicit Softmax(float scale = 1) : scale_(scale) {}
+  float add(std::span<float> scores);  // scores = exp(scale (scores - the highest so far))
+  float sum() const { return sum_; }
+
+ private:
+  float scale_, highest_ = -std::numeric_limits<float>::infinity(), sum_ = 0;
+};
 
 void add_bias(std::span<const float> bias, Matrix& x);  // to every row; an empty bias is none
 void add_rows(const Matrix& x, Matrix& sum);            // sum += x

@@ -90,10 +90,10 @@ void rotate(const Rope& rope, const Frequencies& frequencies, float* x, int64_t 
             int64_t stride, int64_t first) {
   const int64_t pairs = rope.dims / 2;
   const int64_t step = rope.interleaved ? 2 : 1, partner = rope.interleaved ? 1 : pairs;
-  constexpr int64_t kRows = 32;
-  parallel_for((tokens + kRows - 1) / kRows, [&](int64_t tile) {
+  const int64_t rows = std::max<int64_t>(1, 4096 / (heads * head_dim));
+  parallel_for((tokens + rows - 1) / rows, [&](int64_t tile) {
     std::vector<float> cosine(static_cast<size_t>(pairs)), sine(cosine.size());
-    for (int64_t t = tile * kRows; t < std::min(tokens, (tile + 1) * kRows); ++t) {
+    for (int64_t t = tile * rows; t < std::min(tokens, (tile + 1) * rows); ++t) {
       const float position = static_cast<float>(first + t);
       for (size_t i = 0; i < cosine.size(); ++i) {
         const float angle = position * frequencies.inverse[i];  // in f32, as the models were trained

@@ -65,12 +65,12 @@ LinearLayer::LinearLayer(std::shared_ptr<const Checkpoint> checkpoint, std::stri
 
 Matrix LinearLayer::apply(MatrixView x) const {
   Matrix y(x.rows, shape_.rows);
-  if (!stand_in_.empty())
-    stand_in_.multiply(x, y.data(), y.cols());
-  else if (!weight_.empty())
-    weight_.multiply(x, y.data(), y.cols());
-  else
-    multiply_transposed_weight(x, y);
+  const PackedMatrix& weight = stand_in_.empty() ? weight_ : stand_in_;
+  if (weight.empty()) multiply_transposed_weight(x, y);
+  // Some tokens at a time, so that they stay in the cache while the weights pass by (bench/forward_bench.cpp).
+  constexpr int64_t kTokens = 128;
+  for (int64_t t = 0; t < x.rows && !weight.empty(); t += kTokens)
+    weight.multiply(x.rows_between(t, std::min(x.rows, t + kTokens)), y.row(t), y.cols());
   add_bias(bias_, y);
   return y;
 }

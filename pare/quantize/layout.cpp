@@ -19,12 +19,6 @@ namespace fs = std::filesystem;
 
 // ---- Hugging Face: names, order and types stay
 
-std::string_view module_of(std::string_view name) {
-  for (const std::string_view suffix : {".weight", ".bias"})
-    if (name.ends_with(suffix)) return name.substr(0, name.size() - suffix.size());
-  return name;
-}
-
 PlannedTensor keep(const StoredTensor& s, const TensorNames& names) {
   PlannedTensor t{.name = s.name, .source = s.name, .shape = s.shape, .from = s.type};
   t.target = *dtype_from_name(s.type);
@@ -56,25 +50,6 @@ bool is_carried(const std::string& name) {
          std::any_of(kStarts.begin(), kStarts.end(), [&](std::string_view s) { return name.starts_with(s); });
 }
 
-// Per-module exceptions for readers that follow `dynamic`: linears kept as floats, or on another grid than the rest.
-Json exceptions(const Plan& plan) {
-  Json out = Json::object();
-  for (const PlannedTensor& t : plan.tensors) {
-    if (t.layer < 0 || t.shape.size() != 2 || !t.name.ends_with(".weight")) continue;
-    std::string pattern;
-    for (const char c : module_of(t.name)) pattern += c == '.' ? std::string("\\.") : std::string(1, c);
-    if (!t.on_grid()) {
-      out["-:^" + pattern + "$"] = Json::object();
-    } else if (const auto& linear = plan.settings.recipe.linear;
-               std::holds_alternative<Grid>(linear) && name_of(t.target) != name_of(linear)) {
-      const auto& spec = std::get<AffineSpec>(std::get<Grid>(t.target));
-      out["+:^" + pattern + "$"] = {
-          {"bits", spec.bits}, {"group_size", spec.group == 0 ? -1 : spec.group}, {"sym", spec.symmetric}};
-    }
-  }
-  return out;
-}
-
 void describe_huggingface(Plan& plan) {
   OutputPlan& out = plan.output;
   out.config = plan.checkpoint->config();
@@ -83,7 +58,6 @@ void describe_huggingface(Plan& plan) {
                       {"damp_percent", s.gptq.damp},
                       {"static_groups", s.gptq.static_groups},
                       {"true_sequential", s.true_sequential}};
-  if (Json dynamic = exceptions(plan); !dynamic.empty()) out.quantization["dynamic"] = std::move(dynamic);
   for (const auto& entry : fs::directory_iterator(plan.checkpoint->path()))
     if (entry.is_regular_file() && is_carried(entry.path().filename().string())) out.carried.push_back(entry.path());
   std::sort(out.carried.begin(), out.carried.end());

@@ -137,6 +137,11 @@ class Planner {
                    .expected = "a grid of this container",
                    .got = name_of(wanted),
                    .remedy = verdict.remedy});
+    if (t.role == Role::token_embedding && plan_.container->name != "gguf")
+      throw Error({.what = "GPTQ files hold embeddings as floats",
+                   .where = t.name,
+                   .got = name_of(wanted),
+                   .remedy = "leave --embeddings away, or write a GGUF file"});
     const int64_t cols = t.shape[1];
     if (divides(*verdict.grid, cols)) {
       keep_unless_packable(t, *verdict.grid);

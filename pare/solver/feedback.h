@@ -13,7 +13,9 @@ struct alignas(64) Lanes {
   float v[kLanes];
 };
 
-// weights[k] -= error · u[k] for `count` columns.
-void feed_back(const Lanes& error, const float* u, int64_t count, Lanes* weights);
+// error = (wanted - value) / diagonal.
+void scaled_error(const Lanes& wanted, const Lanes& value, float diagonal, Lanes& error);
+// weights[k] -= errors[i] · u[i · stride + k] for `columns` errors, one after another, and `count` weights.
+void feed_back(const Lanes* errors, int64_t columns, const float* u, int64_t stride, int64_t count, Lanes* weights);
 
 }  // namespace pare

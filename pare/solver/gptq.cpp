@@ -1,5 +1,13 @@
+// GPTQ on any grid. Columns are rounded one after another; with U as in HessianFactor,
+//
+//     e_c = (w_c - value_c) / U_cc          what rounding column c lost
+//     w_k = w_k - e_c U_ck                  for every later column k
+//
+// Only the columns of a small group see e_c at once. Those beyond it see it with the rest of the group, those beyond
+// the block with the rest of the block, those beyond the panel with the rest of the panel: the last two are products of
+// matrices. Nothing is rounded, and no window fitted, before it has seen all errors.
 #include <algorithm>
-#include <cassert>
+#include <array>
 #include <numeric>
 #include <stdexcept>
 
@@ -15,6 +23,9 @@ namespace {
 // Errors reach a panel's other columns after every block, and the columns beyond it after the panel: long products.
 constexpr int64_t kBlocksPerPanel = 4;
 
+// Within a block they reach the columns of a small group at once, and the others after it: fewer loads and stores.
+constexpr int64_t kGroup = 8;
+
 struct Range {
   int64_t first, last;
 };
@@ -25,6 +36,13 @@ Matrix take_columns(MatrixView m, std::span<const int32_t> order) {
     for (size_t p = 0; p < order.size(); ++p) out.row(r)[p] = m(r, order[p]);
   });
   return out;
+}
+
+double sum_of_squares(std::span<const Lanes> columns, int rows) {
+  std::array<double, kLanes> sums{};
+  for (const Lanes& column : columns)
+    for (size_t lane = 0; lane < kLanes; ++lane) sums[lane] += static_cast<double>(column.v[lane]) * column.v[lane];
+  return std::accumulate(sums.begin(), sums.begin() + rows, 0.0);
 }
 
 // A matrix on its way through the columns. A position is a column's turn; Quantized knows columns by place. They differ
@@ -155,31 +173,30 @@ double Feedback::round_strip(int64_t first_row, Range columns, int64_t end) {
   const int rows = static_cast<int>(std::min<int64_t>(kLanes, weights_.rows() - first_row));
   const int step = q_.step();
   std::vector<Lanes> live(static_cast<size_t>(end - columns.first)), error(live.size()), wanted;
-  std::array<double, kLanes> squares{};
+  const auto at = [&](std::vector<Lanes>& lanes, int64_t p) { return lanes.data() + (p - columns.first); };
 
   Strip strip{live.front().v, first_row, rows, columns.first, end};
   load_strip(weights_, strip);
-  for (int64_t p = columns.first; p < columns.last; p += step) {
-    Lanes* now = &live[static_cast<size_t>(p - columns.first)];
-    wanted.assign(now, now + step);
-    q_.round({now->v, first_row, rows, place(p), place(p) + step});
-    for (int i = 0; i < step; ++i) {
-      const float* u = u_.row(p + i) + p;
-      Lanes& e = error[static_cast<size_t>(p + i - columns.first)];
-      for (int lane = 0; lane < rows; ++lane) {
-        e.v[lane] = (wanted[static_cast<size_t>(i)].v[lane] - now[i].v[lane]) / u[i];
-        squares[static_cast<size_t>(lane)] += static_cast<double>(e.v[lane]) * e.v[lane];
+  for (const Range group : cut(columns, kGroup)) {
+    for (int64_t p = group.first; p < group.last; p += step) {
+      wanted.assign(at(live, p), at(live, p + step));
+      q_.round({at(live, p)->v, first_row, rows, place(p), place(p) + step});
+      for (int64_t i = 0; i < step; ++i) {
+        const float* u = u_.row(p + i) + p;
+        Lanes* e = at(error, p + i);
+        scaled_error(wanted[static_cast<size_t>(i)], *at(live, p + i), u[i], *e);
+        feed_back(e, 1, u + i + 1, 0, step - i - 1, wanted.data() + i + 1);
+        feed_back(e, 1, u + step, 0, group.last - p - step, at(live, p + step));
       }
-      feed_back(e, u + i + 1, step - i - 1, wanted.data() + i + 1);
-      feed_back(e, u + step, end - p - step, now + step);
     }
+    feed_back(at(error, group.first), group.last - group.first, u_.row(group.first) + group.last, u_.cols(),
+              end - group.last, at(live, group.last));
   }
-  store_strip({error.front().v, first_row, rows, columns.first - panel_, columns.last - panel_}, error_.data(),
-              error_.cols());
+  store_strip({at(error, columns.first)->v, first_row, rows, columns.first - panel_, columns.last - panel_},
+              error_.data(), error_.cols());
   if (columns.last < end)
-    store_strip({live[static_cast<size_t>(columns.last - columns.first)].v, first_row, rows, columns.last, end},
-                weights_.data(), weights_.cols());
-  return std::accumulate(squares.begin(), squares.end(), 0.0);
+    store_strip({at(live, columns.last)->v, first_row, rows, columns.last, end}, weights_.data(), weights_.cols());
+  return sum_of_squares({error.data(), static_cast<size_t>(columns.last - columns.first)}, rows);
 }
 
 // Feeds the errors of columns `from` back into all columns between them and `end`.
@@ -192,9 +209,9 @@ void Feedback::spread(Range from, int64_t end) {
 GptqResult Feedback::run() {
   const int64_t cols = weights_.cols();
   if (options_.static_groups) fit_all();
-  for (const Range panel : cut({0, cols}, kBlocksPerPanel * options_.block)) {
+  error_ = Matrix(weights_.rows(), std::min(cols, std::max<int64_t>(kBlocksPerPanel * options_.block, q_.step())));
+  for (const Range panel : cut({0, cols}, error_.cols())) {
     panel_ = panel.first;
-    error_ = Matrix(weights_.rows(), panel.last - panel.first);
     for (const Range block : cut(panel, options_.block)) {
       for (const Range window : windows(block)) {
         fit(window);

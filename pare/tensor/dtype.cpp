@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "pare/base/float_formats.h"
+#include "pare/tensor/convert.h"
 
 namespace pare {
 namespace {
@@ -83,9 +84,11 @@ void to_f32(DType type, std::span<const std::byte> bytes, std::span<float> out) 
       if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size_bytes());
       return;
     case DType::f16:
-      return convert<uint16_t>(bytes, out, f16_to_f32);
+      assert(bytes.size() >= out.size() * 2);
+      return f16_to_f32(bytes.data(), out.data(), std::ssize(out));
     case DType::bf16:
-      return convert<uint16_t>(bytes, out, bf16_to_f32);
+      assert(bytes.size() >= out.size() * 2);
+      return bf16_to_f32(bytes.data(), out.data(), std::ssize(out));
     case DType::f64:
       return convert<double>(bytes, out);
     case DType::f8_e4m3:
@@ -132,11 +135,8 @@ void from_f32(DType type, std::span<const float> values, std::span<std::byte> ou
     return;
   }
   assert(type == DType::f16 || type == DType::bf16);
-  for (const float x : values) {
-    const uint16_t h = type == DType::f16 ? f32_to_f16(x) : f32_to_bf16(x);
-    std::memcpy(to, &h, 2);
-    to += 2;
-  }
+  if (type == DType::f16) return f32_to_f16(values.data(), to, std::ssize(values));
+  f32_to_bf16(values.data(), to, std::ssize(values));
 }
 
 }  // namespace pare

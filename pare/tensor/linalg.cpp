@@ -15,22 +15,28 @@
 namespace pare {
 namespace {
 
-// One tile of a result is one BLAS call. Long rows let it pack its operands seldom (94 % of the speed of one threaded
-// call for everything, where 256 x 256 reaches 79 %); few rows mean that threads must share the columns instead.
-constexpr int64_t kTileRows = 256, kTileCols = 1024, kNarrowCols = 64;
 constexpr int64_t kGramTile = 512;
 constexpr int64_t kVectorRows = 8;  // up to so many rows, vector products are faster than packing the matrix
 
+// One tile of a result is one BLAS call. BLAS packs its operands once per call, so large tiles are faster (512 x 1024
+// reaches 94 % of the speed of one threaded call for everything, 256 x 256 79 %), but there must be some for each of
+// many threads: where rows are few, threads share the columns.
 struct Tiles {
-  int64_t rows, cols, tile_cols;
-  Tiles(int64_t r, int64_t c) : rows(r), cols(c), tile_cols(r <= kTileRows ? kNarrowCols : kTileCols) {}
+  int64_t rows, cols, tile_rows, tile_cols;
+  Tiles(int64_t r, int64_t c)
+      : rows(r),
+        cols(c),
+        tile_rows(r >= 2048 ? 512 : 256),
+        tile_cols(r <= 16    ? 64
+                  : r <= 256 ? 256
+                             : 1024) {}
 
   template <class Body>  // body(first row, rows, first column, columns)
   void each(Body&& body) const {
     const int64_t across = tiles(cols, tile_cols);
-    for_tiles(tiles(rows, kTileRows) * across, [&](int64_t tile) {
-      const int64_t r = tile / across * kTileRows, c = tile % across * tile_cols;
-      body(r, std::min(kTileRows, rows - r), c, std::min(tile_cols, cols - c));
+    for_tiles(tiles(rows, tile_rows) * across, [&](int64_t tile) {
+      const int64_t r = tile / across * tile_rows, c = tile % across * tile_cols;
+      body(r, std::min(tile_rows, rows - r), c, std::min(tile_cols, cols - c));
     });
   }
 };

@@ -48,7 +48,10 @@ void parse_into(const Json& json, const std::string& where, std::vector<Normaliz
     steps.emplace_back(
         Replace{parse_pattern(field(json, "pattern", where), where), text_field(json, "content", where)});
   } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
-    steps.emplace_back(type == "NFC" ? Form::nfc : type == "NFD" ? Form::nfd : type == "NFKC" ? Form::nfkc : Form::nfkd);
+    steps.emplace_back(type == "NFC"    ? Form::nfc
+                       : type == "NFD"  ? Form::nfd
+                       : type == "NFKC" ? Form::nfkc
+                                        : Form::nfkd);
   } else if (type == "Lowercase") {
     steps.emplace_back(Lowercase{});
   } else if (type == "StripAccents") {

@@ -23,11 +23,16 @@ class Cutter {
   void emit(Behavior behavior, std::vector<std::string_view>& out) {
     if (done_ < text_.size()) ranges_.push_back({done_, text_.size(), invert_});
     switch (behavior) {
-      case Behavior::removed: return removed(out);
-      case Behavior::isolated: return isolated(out);
-      case Behavior::contiguous: return contiguous(out);
-      case Behavior::merged_with_previous: return with_previous(out);
-      case Behavior::merged_with_next: return with_next(out);
+      case Behavior::removed:
+        return removed(out);
+      case Behavior::isolated:
+        return isolated(out);
+      case Behavior::contiguous:
+        return contiguous(out);
+      case Behavior::merged_with_previous:
+        return with_previous(out);
+      case Behavior::merged_with_next:
+        return with_next(out);
     }
   }
 
@@ -106,8 +111,8 @@ std::string metaspace_spelling(std::string_view text, const Metaspace& step, boo
         spelt += c;
   };
   rest();
-  const bool wanted = step.prepend == Metaspace::Prepend::always ||
-                      (step.prepend == Metaspace::Prepend::first && begins_input);
+  const bool wanted =
+      step.prepend == Metaspace::Prepend::always || (step.prepend == Metaspace::Prepend::first && begins_input);
   if (wanted && !spelt.starts_with(step.replacement)) spelt.insert(0, step.replacement);
   return spelt;
 }
@@ -125,7 +130,9 @@ struct Run {
     cutter.emit(step.behavior, out);
   }
   void operator()(SpacePrefix) const {
-    out.push_back(is_space(char_at(text, 0).code) ? text : kept.keep(" " + std::string(text)));
+    if (is_space(char_at(text, 0).code)) return out.push_back(text);
+    std::string prefixed(1, ' ');
+    out.push_back(kept.keep(prefixed.append(text)));
   }
   void operator()(ByteLetters) const { out.push_back(kept.keep(to_byte_letters(text))); }
   void operator()(const Digits& step) const {
@@ -141,10 +148,14 @@ struct Run {
   }
   void operator()(const Punctuation& step) const { cut_characters(text, is_punctuation, step.behavior, out); }
   void operator()(Whitespace) const {
-    cut_runs(text, [](uint32_t c) { return is_space(c) ? 0 : is_word(c) ? 1 : 2; }, out);
+    cut_runs(
+        text, [](uint32_t c) { return is_space(c)  ? 0
+                                      : is_word(c) ? 1
+                                                   : 2; }, out);
   }
   void operator()(WhitespaceSplit) const {
-    cut_runs(text, [](uint32_t c) { return is_space(c) ? 0 : 1; }, out);
+    cut_runs(
+        text, [](uint32_t c) { return is_space(c) ? 0 : 1; }, out);
   }
 };
 
@@ -211,9 +222,10 @@ void parse_into(const Json& json, const std::string& where, std::vector<Pretoken
   } else if (type == "WhitespaceSplit") {
     steps.emplace_back(WhitespaceSplit{});
   } else {
-    throw Error({.what = fmt::format("the pre-tokenizer \"{}\" is not supported", type),
-                 .where = where,
-                 .expected = "Sequence, ByteLevel, Split, Digits, Metaspace, Punctuation, Whitespace or WhitespaceSplit"});
+    throw Error(
+        {.what = fmt::format("the pre-tokenizer \"{}\" is not supported", type),
+         .where = where,
+         .expected = "Sequence, ByteLevel, Split, Digits, Metaspace, Punctuation, Whitespace or WhitespaceSplit"});
   }
 }
 
@@ -237,8 +249,7 @@ void Pretokenizer::split(std::string_view text, bool begins_input, Pieces& piece
   for (size_t s = 0; s + (letters_last_ ? 1 : 0) < steps_.size(); ++s) {
     next.clear();
     for (size_t i = 0; i < pieces.list.size(); ++i)
-      if (!pieces.list[i].empty())
-        std::visit(Run{pieces.list[i], begins_input && i == 0, pieces, next}, steps_[s]);
+      if (!pieces.list[i].empty()) std::visit(Run{pieces.list[i], begins_input && i == 0, pieces, next}, steps_[s]);
     pieces.list.swap(next);
   }
 }

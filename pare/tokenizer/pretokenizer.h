@@ -1,4 +1,5 @@
-// The pre-tokenizers of tokenizer.json: a flat list of steps, each cutting (or rewriting) every piece of the one before.
+// The pre-tokenizers of tokenizer.json: a flat list of steps, each cutting (or rewriting) every piece of the one
+// before.
 #pragma once
 
 #include <optional>

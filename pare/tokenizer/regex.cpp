@@ -12,7 +12,7 @@
 namespace pare::tok {
 namespace {
 
-constexpr size_t kMaxPattern = 16384;      // bytes
+constexpr size_t kMaxPattern = 16384;       // bytes
 constexpr uint32_t kMaxSteps = 20'000'000;  // per match; a match of a sane pattern takes a handful
 constexpr uint32_t kMaxDepth = 100'000;
 constexpr uint32_t kMaxHeap = 65536;  // KiB, interpreter

@@ -75,7 +75,8 @@ size_t contraction(const Cursor& at, size_t i, bool any_case) {
   if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
   if (any_case && first == '\xc5' && letter(2) == '\xbf') return 3;
   const char second = first ? letter(2) : '\0';
-  const bool two = (first == 'r' && second == 'e') || (first == 'v' && second == 'e') || (first == 'l' && second == 'l');
+  const bool two =
+      (first == 'r' && second == 'e') || (first == 'v' && second == 'e') || (first == 'l' && second == 'l');
   return two ? 3 : 0;
 }
 

@@ -81,17 +81,20 @@ bool is_punctuation(uint32_t code) {
 bool is_word(uint32_t code) {
   if (code < 128) return kAsciiClass[code] == Class::letter || kAsciiClass[code] == Class::number || code == '_';
   const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(code));
-  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_ND) ||
-         category == UTF8PROC_CATEGORY_PC;
+  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_ND) || category == UTF8PROC_CATEGORY_PC;
 }
 
 std::string normalize(std::string_view text, Form form) {
   if (is_ascii(text) || (form == Form::nfc && needs_no_composing(text))) return std::string(text);
   switch (form) {
-    case Form::nfc: return map_with(text, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    case Form::nfd: return map_with(text, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
-    case Form::nfkc: return map_with(text, UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
-    case Form::nfkd: break;
+    case Form::nfc:
+      return map_with(text, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    case Form::nfd:
+      return map_with(text, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
+    case Form::nfkc:
+      return map_with(text, UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT);
+    case Form::nfkd:
+      break;
   }
   return map_with(text, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT);
 }

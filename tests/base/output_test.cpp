@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <set>
@@ -197,11 +198,21 @@ TEST(CheckOutputPath, RefusesBeforeAnyWork) {
 }
 
 TEST(CheckOutputPath, RefusesAFolderThatMayNotBeWritten) {
-  if (::geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
+  constexpr uid_t kNobody = 65534;  // root may write everywhere
   const TemporaryDirectory directory;
+  fs::permissions(directory.path(), fs::perms(0755));
   fs::create_directory(directory / "closed");
-  fs::permissions(directory / "closed", fs::perms::owner_read | fs::perms::owner_exec);
-  EXPECT_THAT(error_of([&] { check_output_path(directory / "closed/a", false); }).what, HasSubstr("no permission"));
+  fs::permissions(directory / "closed", fs::perms(0555));
+  const auto refused_in_child = [&] {
+    if (::geteuid() == 0 && ::setuid(kNobody) != 0) ::_exit(2);
+    try {
+      check_output_path(directory / "closed/a", false);
+    } catch (const Error& error) {
+      ::_exit(error.info().what.find("no permission") == std::string::npos ? 3 : 0);
+    }
+    ::_exit(4);
+  };
+  EXPECT_EXIT(refused_in_child(), ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "pare/base/error.h"
@@ -79,8 +81,11 @@ TEST(ParallelFor, StopsSoonAfterAnException) {
 
 TEST(ParallelFor, NestedCallsStayOnTheirThread) {
   const ThreadCount scope(4);
-  std::atomic<int> strays{0}, calls{0};
+  std::atomic<int> started{0}, strays{0}, calls{0};
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
   parallel_for(8, [&](int64_t) {
+    ++started;  // wait for a second thread, so that not all calls run on the first
+    while (started < 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
     const int outer = omp_get_thread_num();
     parallel_for(8, [&](int64_t) {
       ++calls;

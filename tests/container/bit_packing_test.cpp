@@ -74,7 +74,8 @@ TEST(BitPacking, EveryWidthFollowsTheDefinitionAndComesBack) {
             ASSERT_EQ(code, codes(n, c)) << bits << " bits, row " << n << ", column " << c;
           }
         Plane<uint8_t> back(rows, cols);
-        std::string unaligned = "x" + std::string(reinterpret_cast<const char*>(words.data()), words.size() * 4);
+        std::string unaligned(1, 'x');
+        unaligned.append(reinterpret_cast<const char*>(words.data()), words.size() * 4);
         unpack_columns(bits, bytes_of(unaligned).subspan(1), o, back);
         EXPECT_TRUE(back == codes);
       }

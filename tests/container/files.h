@@ -20,7 +20,8 @@
 namespace pare::test {
 
 inline void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary | std::ios::trunc)
+      .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 inline std::string read_bytes(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -79,8 +80,9 @@ inline Quantized random_quantized(const Grid& grid, Shape shape, unsigned seed) 
     scales(affine->scale);
     if (!affine->spec.symmetric)
       for (uint8_t& z : affine->zero.values())
-        z = static_cast<uint8_t>(affine->spec.lowest_zero +
-                                 static_cast<int>(random() % static_cast<unsigned>(top + 1 - affine->spec.lowest_zero)));
+        z = static_cast<uint8_t>(
+            affine->spec.lowest_zero +
+            static_cast<int>(random() % static_cast<unsigned>(top + 1 - affine->spec.lowest_zero)));
   } else if (auto* block = std::get_if<Block>(&q.params)) {
     top = block->spec.type == BlockSpec::Type::q4_0 ? 15 : 255;
     scales(block->scale);

@@ -154,7 +154,8 @@ TEST_F(Safetensors, RefusesNumbersThatAreNoSizes) {
   EXPECT_THAT(with_shape("[4294967296,4294967296]"), HasSubstr("overflows"));
   EXPECT_THAT(with_shape("[4611686018427387904]"), HasSubstr("overflows"));  // 2^62 elements of 32 bits
   EXPECT_THAT(with_shape("[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"), HasSubstr("too many"));
-  EXPECT_THAT(refusal(R"({"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}})", "12"), HasSubstr("whole number of bytes"));
+  EXPECT_THAT(refusal(R"({"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}})", "12"),
+              HasSubstr("whole number of bytes"));
 }
 
 TEST_F(Safetensors, RefusesWrongOffsets) {

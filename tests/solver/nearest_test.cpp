@@ -3,7 +3,6 @@
 #include <limits>
 
 #include "pare/base/error.h"
-#include "pare/base/threads.h"
 #include "tests/solver/problems.h"
 
 namespace pare {
@@ -43,11 +42,12 @@ TEST(Nearest, ParametersAreThoseOfAFitThatKnowsNearestFollows) {
 TEST(Nearest, DoesNotDependOnThreads) {
   const Matrix w = test::make_problem(70, 256).w;
   for (const Grid& grid : kGrids) {
-    set_threads(1);
-    const Matrix one = dequantize(pare::round_to_nearest(w, grid));
-    set_threads(4);
-    EXPECT_EQ(dequantize(pare::round_to_nearest(w, grid)), one) << name_of(grid);
-    set_threads(0);
+    Matrix one;
+    test::with_threads([&](int count) {
+      const Matrix values = dequantize(pare::round_to_nearest(w, grid));
+      if (count == 1) one = values;
+      EXPECT_EQ(values, one) << name_of(grid) << ", threads: " << count;
+    });
   }
 }
 

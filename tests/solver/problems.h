@@ -9,12 +9,24 @@
 #include <span>
 #include <vector>
 
+#include "pare/base/threads.h"
 #include "pare/solver/solver.h"
 #include "pare/tensor/linalg.h"
 
 namespace pare::test {
 
 using Doubles = Plane<double>;
+
+// Calls body(count) for some numbers of threads, the first of them 1.
+template <class Body>
+void with_threads(Body&& body) {
+  const int before = threads();
+  for (const int count : {1, 2, 4}) {
+    set_threads(count);
+    body(count);
+  }
+  set_threads(before);
+}
 
 struct Problem {
   Matrix w, h;  // rows x cols, cols x cols

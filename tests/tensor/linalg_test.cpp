@@ -42,7 +42,8 @@ double dot(const float* a, int64_t a_step, const float* b, int64_t b_step, int64
 
 class Threads : public testing::Test {
  protected:
-  ~Threads() override { set_threads(0); }
+  ~Threads() override { set_threads(before_); }
+  const int before_ = threads();
 };
 
 void expect_same_bytes(const std::function<Matrix()>& compute) {

@@ -1,0 +1,210 @@
+// Against what transformers computes: ../shared/golden/logits, in both spellings of config.json.
+#include <fstream>
+
+#include "pare/base/mapped_file.h"
+#include "pare/container/safetensors.h"
+#include "pare/model/generate.h"
+#include "tests/model/models.h"
+
+namespace pare::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Golden {
+  std::string name, config;
+};
+
+std::vector<Golden> in_both_spellings(std::initializer_list<const char*> names) {
+  std::vector<Golden> out;
+  for (const char* name : names)
+    for (const char* config : {"config.json", "config_v4.json"}) out.push_back({name, config});
+  return out;
+}
+
+uint32_t u32_at(std::span<const std::byte> bytes, size_t at) {
+  uint32_t v;
+  std::memcpy(&v, bytes.data() + at, 4);
+  return v;
+}
+uint16_t u16_at(std::span<const std::byte> bytes, size_t at) {
+  return static_cast<uint16_t>(u32_at(bytes, at) & 0xFFFF);
+}
+
+// The tensors of a pytorch_model.bin that was saved sorted by name: the zip's entries data/0, data/1, … in that order.
+std::vector<std::span<const std::byte>> storages(std::span<const std::byte> zip) {
+  const size_t end = zip.size() - 22;  // the end record, without a comment
+  size_t at = u32_at(zip, end + 16);
+  std::map<int, std::span<const std::byte>> found;
+  for (int i = 0; i < u16_at(zip, end + 10); ++i) {
+    const size_t size = u32_at(zip, at + 24), name_size = u16_at(zip, at + 28), local = u32_at(zip, at + 42);
+    const std::string name(reinterpret_cast<const char*>(zip.data() + at + 46), name_size);
+    const size_t data = local + 30 + u16_at(zip, local + 26) + u16_at(zip, local + 28);
+    if (const size_t slash = name.find("/data/"); slash != std::string::npos)
+      found[std::stoi(name.substr(slash + 6))] = zip.subspan(data, size);
+    at += 46 + name_size + u16_at(zip, at + 30) + u16_at(zip, at + 32);
+  }
+  std::vector<std::span<const std::byte>> out;
+  for (const auto& [index, bytes] : found) out.push_back(bytes);
+  return out;
+}
+
+std::vector<SafetensorsSlot> slots_of_bin(const std::string& name) {
+  std::vector<SafetensorsSlot> out;
+  if (name == "gpt2") {
+    for (const std::string h : {"transformer.h.0.", "transformer.h.1."})
+      for (const SafetensorsSlot& s : std::vector<SafetensorsSlot>{{"attn.c_attn.bias", DType::f32, {192}},
+                                                                   {"attn.c_attn.weight", DType::f32, {64, 192}},
+                                                                   {"attn.c_proj.bias", DType::f32, {64}},
+                                                                   {"attn.c_proj.weight", DType::f32, {64, 64}},
+                                                                   {"ln_1.bias", DType::f32, {64}},
+                                                                   {"ln_1.weight", DType::f32, {64}},
+                                                                   {"ln_2.bias", DType::f32, {64}},
+                                                                   {"ln_2.weight", DType::f32, {64}},
+                                                                   {"mlp.c_fc.bias", DType::f32, {200}},
+                                                                   {"mlp.c_fc.weight", DType::f32, {64, 200}},
+                                                                   {"mlp.c_proj.bias", DType::f32, {64}},
+                                                                   {"mlp.c_proj.weight", DType::f32, {200, 64}}})
+        out.push_back({h + s.name, s.dtype, s.shape});
+    out.push_back({"transformer.ln_f.bias", DType::f32, {64}});
+    out.push_back({"transformer.ln_f.weight", DType::f32, {64}});
+    out.push_back({"transformer.wpe.weight", DType::f32, {96, 64}});
+    out.push_back({"transformer.wte.weight", DType::f32, {320, 64}});
+    return out;
+  }
+  LlamaOptions o;
+  o.hidden = 64;
+  o.ffn = 172;
+  o.head_dim = 24;
+  o.vocab = 320;
+  for (const auto& [tensor, t] : llama_like(o).tensors) out.push_back({tensor, DType::f16, t.shape});
+  return out;
+}
+
+// The golden's weights with one of its two configurations, as a directory of its own.
+void lay_out(const Golden& golden, const fs::path& to) {
+  const fs::path from = fs::absolute(shared("golden/logits/" + golden.name));
+  fs::create_directories(to);
+  fs::copy_file(from / golden.config, to / "config.json");
+  for (const auto& entry : fs::directory_iterator(from))
+    if (entry.path().filename().string().starts_with("model"))
+      fs::create_symlink(entry.path(), to / entry.path().filename());
+  if (!fs::exists(from / "pytorch_model.bin")) return;
+  const auto file = MappedFile::open(from / "pytorch_model.bin");
+  const auto slots = slots_of_bin(golden.name);
+  const auto data = storages(file->bytes());
+  ASSERT_EQ(data.size(), slots.size());
+  SafetensorsWriter writer(to / "model.safetensors", slots);
+  for (size_t i = 0; i < slots.size(); ++i) writer.add(slots[i].name, data[i]);
+  writer.commit();
+}
+
+class GoldenLogits : public testing::TestWithParam<Golden> {
+ protected:
+  void SetUp() override {
+    PARE_NEEDS_SHARED("golden/logits");
+    from_ = shared("golden/logits/" + GetParam().name);
+    lay_out(GetParam(), dir_.path());
+    inputs_ = read_json_file((from_ / "inputs.json").string());
+    model_ = std::make_unique<Decoder>(Checkpoint::open(dir_.path()));
+  }
+  std::vector<int32_t> sequence(size_t i) const { return inputs_["sequences"][i].get<std::vector<int32_t>>(); }
+  Matrix expected(size_t i) const { return golden_tensor(from_ / "logits.safetensors", "logits_" + std::to_string(i)); }
+  bool dynamic() const { return model_->config().rope.kind == Rope::Kind::dynamic; }
+
+  TemporaryDirectory dir_;
+  fs::path from_;
+  Json inputs_;
+  std::unique_ptr<Decoder> model_;
+};
+std::string name_of_case(const testing::TestParamInfo<Golden>& one) {
+  return one.param.name + (one.param.config == "config.json" ? "_v5" : "_v4");
+}
+INSTANTIATE_TEST_SUITE_P(
+    Golden, GoldenLogits,
+    testing::ValuesIn(in_both_spellings({"llama", "llama_gqa_bf16", "llama_gqa_f16_bin", "llama_tied", "llama_bias",
+                                         "llama3_rope", "llama_linear_rope", "llama_dynamic_rope", "llama_yarn_rope",
+                                         "mistral_swa", "qwen2", "qwen3", "opt_125m", "opt_350m", "gpt2"})),
+    name_of_case);
+
+class GoldenHidden : public GoldenLogits {};
+INSTANTIATE_TEST_SUITE_P(Golden, GoldenHidden, testing::ValuesIn(in_both_spellings({"llama", "opt_125m", "opt_350m"})),
+                         name_of_case);
+
+constexpr double kTolerance = 1e-5;  // ten times tighter than promised: relative to the largest logit
+
+TEST_P(GoldenLogits, InOneGo) {
+  for (size_t i = 0; i < 3; ++i) EXPECT_LT(relative_difference(model_->logits(sequence(i)), expected(i)), kTolerance);
+}
+
+TEST_P(GoldenLogits, InPieces) {
+  for (size_t i = 0; i < 3; ++i) {
+    const auto tokens = sequence(i);
+    // Under dynamic scaling a piece knows only its own length: equal while that is within the original context.
+    if (dynamic() && static_cast<int64_t>(tokens.size()) > model_->config().context) continue;
+    const Matrix all = expected(i);
+    for (const size_t piece : {size_t{1}, size_t{7}, tokens.size()}) {
+      KvCache cache(model_->config(), static_cast<int64_t>(tokens.size()));
+      for (size_t at = 0; at < tokens.size(); at += piece) {
+        const Matrix part = model_->forward({tokens.data() + at, std::min(piece, tokens.size() - at)}, cache, true);
+        const auto first = static_cast<int64_t>(at);
+        EXPECT_LT(relative_difference(part, MatrixView(all).rows_between(first, first + part.rows())), kTolerance);
+      }
+    }
+  }
+}
+
+TEST_P(GoldenLogits, GreedyTextWithoutACache) {
+  auto tokens = sequence(inputs_["greedy_prompt"].get<size_t>());
+  Sampler greedy({});
+  for (const Json& next : inputs_["greedy_continuation"]) {
+    const Matrix logits = model_->logits(tokens);
+    ASSERT_EQ(greedy.pick({logits.row(logits.rows() - 1), static_cast<size_t>(logits.cols())}), next.get<int32_t>());
+    tokens.push_back(next.get<int32_t>());
+  }
+}
+
+TEST_P(GoldenLogits, GreedyTextWithACache) {
+  const auto prompt = sequence(inputs_["greedy_prompt"].get<size_t>());
+  const Json& wanted = inputs_[inputs_.contains("generate_with_cache") ? "generate_with_cache" : "greedy_continuation"];
+  EXPECT_EQ(generate(*model_, prompt, 16, {}, {}).tokens, wanted.get<std::vector<int32_t>>());
+}
+
+TEST_P(GoldenHidden, OutputsOfBlocks) {
+  const fs::path file = from_ / "hidden/hidden.safetensors";
+  Matrix hidden = model_->embed(sequence(1));
+  EXPECT_LT(relative_difference(hidden, golden_tensor(file, "layer_input")), 1e-6);
+  for (int layer = 0; layer < 2; ++layer) {
+    model_->attention(layer, hidden);
+    model_->feed_forward(layer, hidden);
+    EXPECT_LT(relative_difference(hidden, golden_tensor(file, "layer_" + std::to_string(layer))), kTolerance);
+  }
+}
+
+// What the tap of calibration sees: the input of each site times a linear's weight is that linear's output.
+TEST_P(GoldenHidden, OutputsOfLinears) {
+  const fs::path file = from_ / "hidden/hidden.safetensors";
+  Matrix hidden = model_->embed(sequence(1));
+  for (int layer = 0; layer < 2; ++layer)
+    for (const Site site : kSites) {
+      if (site == Site::ffn_in) model_->attention(layer, hidden);
+      const Matrix input = model_->site_input(layer, site, hidden);
+      for (const Linear& linear : model_->linears(layer)) {
+        if (linear.site != site) continue;
+        const std::string module = linear.name.substr(0, linear.name.size() - 7);
+        Matrix out(input.rows(), linear.shape.rows);
+        PackedMatrix::of_matrix(model_->weight(linear)).multiply(input, out.data(), out.cols());
+        if (model_->checkpoint().has(module + ".bias")) {
+          const Weight bias = model_->checkpoint().load(module + ".bias");
+          const Matrix b = std::get<FloatTensor>(bias).to_matrix();
+          for (int64_t r = 0; r < out.rows(); ++r)
+            for (int64_t c = 0; c < out.cols(); ++c) out(r, c) += b(0, c);
+        }
+        EXPECT_LT(relative_difference(out, golden_tensor(file, "out." + module)), kTolerance) << module;
+      }
+      if (site == Site::ffn_out) model_->feed_forward(layer, hidden);
+    }
+}
+
+}  // namespace
+}  // namespace pare::test
