@@ -68,13 +68,16 @@ void ProgressPrinter::show(const Progress& p) {
     line_open_ = false;
     stage_ = p.stage;
     stage_began_ = now;
+    first_done_ = p.done;
   }
   last_done_ = p.done;
   const bool ends = p.total > 0 && p.done >= p.total;
-  const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(2000);
+  const auto pause = std::chrono::milliseconds(terminal_ ? 100 : json_ ? 1000 : 10000);
   if (!begins && !ends && now - printed_ < pause) return;
   printed_ = now;
-  const double seconds = std::chrono::duration<double>(now - stage_began_).count();
+  // The clock starts with the first report, when first_done_ were done already: they took their share, too.
+  double seconds = std::chrono::duration<double>(now - stage_began_).count();
+  if (p.done > first_done_) seconds *= static_cast<double>(p.done) / static_cast<double>(p.done - first_done_);
   json_ ? print_json(p, seconds) : print_line(p, seconds);
 }
 

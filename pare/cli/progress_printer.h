@@ -25,7 +25,7 @@ class ProgressPrinter {
   std::mutex mutex_;
   std::string stage_;
   Clock::time_point stage_began_, printed_;
-  int64_t last_done_ = 0;
+  int64_t first_done_ = 0, last_done_ = 0;  // of this stage
   bool line_open_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "pare/kernels/kernel.h"
+#include "pare/kernels/scratch.h"
 
 #ifndef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS HWY_SSSE3
@@ -88,11 +89,11 @@ HWY_INLINE VF integer(VU codes, VU codes_down, const Zeros& z) {
                  kColumn % 2 ? z.odd : z.even);
 }
 
-// ---- Products of a few tokens. Every row's sum runs along the columns in one lane.
+// ---- Products of one or two tokens with codes. Every row's sum runs along the columns in one lane.
 
 template <int kTokens>
 struct Sums {
-  static constexpr int kChains = kTokens == 1 ? 4 : kTokens == 2 ? 2 : 1;  // independent, to hide the latency of FMA
+  static constexpr int kChains = kTokens >= 8 ? 1 : kTokens == 4 ? 2 : 4;  // independent, to hide the latency of FMA
   VF chain[kTokens][kChains];
 
   HWY_INLINE void clear() {
@@ -280,35 +281,30 @@ struct SignedScalesStrip {
   }
 };
 
-// Some tokens with all strips, so that their activations stay in cache while the strips pass by.
 template <class Strip, int kTokens>
-void multiply_block(const Tiles& tiles, const TileActivations& a, int64_t token, int64_t first, int64_t last, float* y,
-                    int64_t y_stride) {
+HWY_INLINE void multiply_strip(const View& v, const TileActivations& a, int64_t token, int64_t row, float* y,
+                               int64_t y_stride) {
   alignas(64) float out[kTokens * kLanes];
-  const Input in{a.x + token * a.columns, a.sums + token * a.units};
-  for (int64_t s = first; s < last; ++s) {
-    Strip::template run<kTokens>(View{tiles.layout, tiles.strip(s)}, in, out);
-    const int64_t row = s * kLanes, rows = std::min<int64_t>(kLanes, tiles.layout.shape.rows - row);
-    for (int64_t t = 0; t < kTokens; ++t)
-      std::memcpy(y + (token + t) * y_stride + row, out + t * kLanes, static_cast<size_t>(rows) * sizeof(float));
-  }
+  Strip::template run<kTokens>(v, {a.x + token * a.columns, a.sums + token * a.units}, out);
+  const int64_t rows = std::min<int64_t>(kLanes, v.t.shape.rows - row);
+  for (int64_t t = 0; t < kTokens; ++t)
+    std::memcpy(y + (token + t) * y_stride + row, out + t * kLanes, static_cast<size_t>(rows) * sizeof(float));
 }
 
 template <class Strip>
-void multiply_strips_as(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
-                        int64_t y_stride) {
-  for (int64_t t = 0, block = 0; t < a.tokens; t += block) {
-    block = TileActivations::block_at(a.tokens - t);
-    if (block == 8) multiply_block<Strip, 8>(tiles, a, t, first, last, y, y_stride);
-    if (block == 4) multiply_block<Strip, 4>(tiles, a, t, first, last, y, y_stride);
-    if (block == 2) multiply_block<Strip, 2>(tiles, a, t, first, last, y, y_stride);
-    if (block == 1) multiply_block<Strip, 1>(tiles, a, t, first, last, y, y_stride);
+void multiply_codes_as(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
+                       int64_t y_stride) {
+  for (int64_t s = first; s < last; ++s) {
+    const View view{tiles.layout, tiles.strip(s)};
+    int64_t t = 0;
+    for (; t + 2 <= a.tokens; t += 2) multiply_strip<Strip, 2>(view, a, t, s * kLanes, y, y_stride);
+    if (t < a.tokens) multiply_strip<Strip, 1>(view, a, t, s * kLanes, y, y_stride);
   }
 }
 
-void MultiplyStrips(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
-                    int64_t y_stride) {
-  const auto as = [&]<class Strip>(Strip) { multiply_strips_as<Strip>(tiles, a, first, last, y, y_stride); };
+void MultiplyCodes(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
+                   int64_t y_stride) {
+  const auto as = [&]<class Strip>(Strip) { multiply_codes_as<Strip>(tiles, a, first, last, y, y_stride); };
   if (tiles.layout.kind == TileKind::sub_mins) return as(SubMinsStrip());
   if (tiles.layout.kind == TileKind::signed_scales) return as(SignedScalesStrip());
   switch (tiles.layout.bits) {
@@ -385,9 +381,8 @@ void expand_units(const View& v, int64_t first, int64_t last, float* out, int64_
   }
 }
 
-void ExpandTiles(const Tiles& tiles, int64_t strip, int64_t first, int64_t last, float* out, int64_t stride) {
-  const View v{tiles.layout, tiles.strip(strip)};
-  switch (tiles.layout.bits) {
+void expand_strip(const View& v, int64_t first, int64_t last, float* out, int64_t stride) {
+  switch (v.t.bits) {
     case 2:
       return expand_units<2>(v, first, last, out, stride);
     case 3:
@@ -405,6 +400,69 @@ void ExpandTiles(const Tiles& tiles, int64_t strip, int64_t first, int64_t last,
   }
 }
 
+void ExpandTiles(const Tiles& tiles, int64_t strip, int64_t first, int64_t last, float* out, int64_t stride) {
+  expand_strip(View{tiles.layout, tiles.strip(strip)}, first, last, out, stride);
+}
+
+// ---- Products of many tokens with values.
+
+// y (kTokens x 16 rows) = or += x (columns x kTokens) times values (columns x 16); columns a multiple of 4.
+template <int kTokens>
+void multiply_panel(const float* values, const float* x, int64_t columns, bool add, float* y, int64_t y_stride) {
+  const DF df;
+  constexpr int kChains = Sums<kTokens>::kChains;
+  for (int part = 0; part < kParts; ++part) {
+    Sums<kTokens> sums;
+    sums.clear();
+    for (int64_t c = 0; c < columns; c += kChains)
+      for (int i = 0; i < kChains; ++i) {
+        const VF w = hn::Load(df, values + (c + i) * kLanes + part * kN);
+        const float* from = x + (c + i) * kTokens;
+        for (int t = 0; t < kTokens; ++t) sums.chain[t][i] = hn::MulAdd(w, hn::Set(df, from[t]), sums.chain[t][i]);
+      }
+    for (int t = 0; t < kTokens; ++t) {
+      float* to = y + t * y_stride + part * kN;
+      const VF sum = sums.of(t);
+      hn::StoreU(add ? hn::Add(hn::LoadU(df, to), sum) : sum, df, to);
+    }
+  }
+}
+
+void multiply_panel_blocks(const float* values, const TileActivations& a, int64_t first_col, int64_t columns, float* y,
+                           int64_t y_stride) {
+  const bool add = first_col > 0;
+  for (int64_t t = 0, n = 0; t < a.tokens; t += n) {
+    n = TileActivations::block_at(a.tokens - t, TileActivations::kMostValues);
+    const float* x = a.x + t * a.columns + first_col * n;
+    float* to = y + t * y_stride;
+    if (n == 8) multiply_panel<8>(values, x, columns, add, to, y_stride);
+    if (n == 4) multiply_panel<4>(values, x, columns, add, to, y_stride);
+    if (n == 2) multiply_panel<2>(values, x, columns, add, to, y_stride);
+    if (n == 1) multiply_panel<1>(values, x, columns, add, to, y_stride);
+  }
+}
+
+// The activations of 256 columns stay in L2 while all strips pass by. A strip that is not full goes through memory of
+// its own, so that nothing is written beyond the last row.
+void MultiplyValues(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
+                    int64_t y_stride) {
+  const TileLayout& t = tiles.layout;
+  alignas(64) float values[kRunUnits * kUnit * kLanes];
+  float* const partial = scratch<1>(a.tokens * kLanes);
+  for (int64_t u = 0; u < t.units; u += kRunUnits) {
+    const int64_t end = std::min(u + kRunUnits, t.units), columns = (end - u) * kUnit;
+    for (int64_t s = first; s < last; ++s) {
+      const bool full = (s + 1) * kLanes <= t.shape.rows;
+      expand_strip(View{t, tiles.strip(s)}, u, end, values, kLanes);
+      multiply_panel_blocks(values, a, u * kUnit, columns, full ? y + s * kLanes : partial, full ? y_stride : kLanes);
+    }
+  }
+  const int64_t row = t.shape.rows / kLanes * kLanes;
+  if (last * kLanes <= t.shape.rows) return;
+  for (int64_t token = 0; token < a.tokens; ++token)
+    std::copy_n(partial + token * kLanes, t.shape.rows - row, y + token * y_stride + row);
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace pare
@@ -413,12 +471,18 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace pare {
 
-HWY_EXPORT(MultiplyStrips);
+HWY_EXPORT(MultiplyCodes);
+HWY_EXPORT(MultiplyValues);
 HWY_EXPORT(ExpandTiles);
 
-void multiply_strips(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
+void multiply_codes(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
+                    int64_t y_stride) {
+  HWY_DYNAMIC_DISPATCH(MultiplyCodes)(tiles, a, first, last, y, y_stride);
+}
+
+void multiply_values(const Tiles& tiles, const TileActivations& a, int64_t first, int64_t last, float* y,
                      int64_t y_stride) {
-  HWY_DYNAMIC_DISPATCH(MultiplyStrips)(tiles, a, first, last, y, y_stride);
+  HWY_DYNAMIC_DISPATCH(MultiplyValues)(tiles, a, first, last, y, y_stride);
 }
 
 void expand_tiles(const Tiles& tiles, int64_t strip, int64_t first, int64_t last, float* out, int64_t stride) {

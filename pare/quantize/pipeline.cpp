@@ -52,10 +52,10 @@ class Pipeline {
       const Quantized q = round_to_nearest(w, std::get<Grid>(t.target),
                                            {.search = plan_.settings.gptq.fit.search, .nearest_follows = true});
       write(r, q, w);
+    } else if (const auto stored = stored_bytes(plan_, t)) {
+      write(r, *stored);
     } else {
-      const auto bytes = load_plain(plan_, t);
-      writer_.add(t.name, bytes);
-      r.fingerprint = fingerprint_of(bytes);
+      write(r, load_plain(plan_, t));
     }
     if (!t.source.empty()) plan_.checkpoint->forget(t.source);
     end(r, start);
@@ -188,6 +188,10 @@ class Pipeline {
     const Assessment a = assess(q, w);
     r.fingerprint = a.fingerprint;
     r.weight_error = a.power > 0 ? a.error / a.power : 0;
+  }
+  void write(TensorReport& r, std::span<const std::byte> bytes) {
+    writer_.add(r.name, bytes);
+    r.fingerprint = fingerprint_of(bytes);
   }
   void end(TensorReport& r, Clock::time_point start) {
     r.seconds = seconds_since(start);

@@ -53,8 +53,11 @@ double probe_flops() {
 
 int64_t estimate_memory(const Plan& plan) {
   int64_t tensor_at_a_time = 0;
-  for (const PlannedTensor& t : plan.tensors)
-    tensor_at_a_time = std::max(tensor_at_a_time, t.on_grid() ? 6 * t.size() + t.bytes : int64_t{4} << 20);
+  for (const PlannedTensor& t : plan.tensors) {
+    const bool as_stored = name_of(t.target) == t.from && !t.transposed && t.row_order.empty();
+    const int64_t floats = as_stored ? 0 : 4 * t.size(), codes = t.on_grid() ? t.size() : 0;
+    tensor_at_a_time = std::max(tensor_at_a_time, floats + codes + t.bytes);
+  }
   if (!plan.calibrates()) return kProgram + tensor_at_a_time;
 
   const Config& c = plan.config;

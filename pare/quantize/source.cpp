@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "pare/base/error.h"
 #include "pare/base/mapped_file.h"
@@ -43,7 +42,7 @@ bool convertible(DType type) { return info(type).floating; }
 
 }  // namespace
 
-void check_finite(MatrixView w, const std::string& tensor) {
+void check_finite(MatrixView w, const std::string& tensor, int64_t first_row) {
   std::vector<int64_t> bad(static_cast<size_t>(w.rows), -1);
   parallel_for((w.rows + 63) / 64, [&](int64_t block) {
     for (int64_t r = block * 64; r < std::min(w.rows, block * 64 + 64); ++r) {
@@ -57,7 +56,7 @@ void check_finite(MatrixView w, const std::string& tensor) {
   for (int64_t r = 0; r < w.rows; ++r)
     if (const int64_t c = bad[static_cast<size_t>(r)]; c >= 0)
       throw Error({.what = "the weights hold a value that is not finite",
-                   .where = fmt::format("{} at row {}, column {}", tensor, r, c),
+                   .where = fmt::format("{} at row {}, column {}", tensor, first_row + r, c),
                    .expected = "finite numbers",
                    .got = fmt::format("{}", w(r, c)),
                    .remedy = "the checkpoint is damaged; fetch it again or ask its author"});
@@ -95,17 +94,28 @@ Matrix load_source(const Plan& plan, const PlannedTensor& t) {
   return take_rows(std::move(m), t.row_order);
 }
 
+std::optional<std::span<const std::byte>> stored_bytes(const Plan& plan, const PlannedTensor& t) {
+  if (t.source.empty() || t.transposed || !t.row_order.empty()) return std::nullopt;
+  const FloatTensor tensor = float_tensor(plan, t);
+  if (tensor.dtype != std::get<DType>(t.target)) return std::nullopt;
+  if (!convertible(tensor.dtype)) return tensor.bytes;
+  const Shape shape = stored_shape(tensor);
+  const auto row_bytes = static_cast<size_t>(shape.cols * info(tensor.dtype).bits / 8);
+  const int64_t piece = std::max<int64_t>(1, (int64_t{1} << 20) / std::max<int64_t>(1, shape.cols));
+  for (int64_t first = 0; first < shape.rows; first += piece) {
+    const int64_t rows = std::min(piece, shape.rows - first);
+    Matrix m(rows, shape.cols);
+    to_f32(tensor.dtype,
+           tensor.bytes.subspan(static_cast<size_t>(first) * row_bytes, static_cast<size_t>(rows) * row_bytes),
+           m.values());
+    check_finite(m, t.source, first);
+  }
+  return tensor.bytes;
+}
+
 std::vector<std::byte> load_plain(const Plan& plan, const PlannedTensor& t) {
   const DType type = std::get<DType>(t.target);
   std::vector<std::byte> out(static_cast<size_t>(t.size() * info(type).bits / 8));
-  if (!t.source.empty()) {
-    const FloatTensor tensor = float_tensor(plan, t);
-    const bool as_stored = tensor.dtype == type && !t.transposed && t.row_order.empty();
-    if (as_stored && !convertible(type)) {
-      std::memcpy(out.data(), tensor.bytes.data(), out.size());
-      return out;
-    }
-  }
   const Matrix m = load_source(plan, t);
   from_f32(type, m.values(), out);
   if (type == DType::f16) {

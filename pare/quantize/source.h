@@ -1,6 +1,7 @@
 // Weights of the checkpoint as the output wants them: rows in its order, [out, in], checked to be finite.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -8,12 +9,16 @@
 
 namespace pare {
 
-// Throws Error naming the tensor and the first place that holds NaN or infinity.
-void check_finite(MatrixView w, const std::string& tensor);
+// Throws Error naming the tensor and the first place that holds NaN or infinity; `w` begins at the tensor's
+// `first_row`.
+void check_finite(MatrixView w, const std::string& tensor, int64_t first_row = 0);
 
 // The planned tensor's source as f32; mapped pages are given back on the way.
 Matrix load_source(const Plan& plan, const PlannedTensor& t);
-// The bytes of a tensor kept as plain numbers, in the planned type.
+// The stored bytes of a tensor that is kept exactly as it is, still mapped; nullopt where something changes. Throws
+// Error as check_finite.
+std::optional<std::span<const std::byte>> stored_bytes(const Plan& plan, const PlannedTensor& t);
+// The bytes of a tensor kept as plain numbers, converted to the planned type.
 std::vector<std::byte> load_plain(const Plan& plan, const PlannedTensor& t);
 
 // Row r of the result is row order[r] of m (empty order: m itself), and back.

@@ -20,10 +20,7 @@
 namespace pare {
 namespace {
 
-// Errors reach a panel's other columns after every block, and the columns beyond it after the panel: long products.
 constexpr int64_t kBlocksPerPanel = 4;
-
-// Within a block they reach the columns of a small group at once, and the others after it: fewer loads and stores.
 constexpr int64_t kGroup = 8;
 
 struct Range {
