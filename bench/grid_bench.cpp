@@ -157,7 +157,7 @@ void transpose(benchmark::State& state) {
 }
 
 void copy(benchmark::State& state) {
-  Matrix out(kShape.rows, kShape.cols);
+  Matrix out(kShape.rows, kShape.cols, 1.0f);
   for (auto _ : state) std::memcpy(out.data(), weights().data(), static_cast<size_t>(kShape.size()) * sizeof(float));
   report(state, kShape.size(), 4);
 }
@@ -206,6 +206,8 @@ void add_benchmarks() {
 
 int main(int argc, char** argv) {
   pare::set_threads(1);
+  pare::copy_speed();  // also makes the weights, before anything is timed
+  pare::bf16_weights();
   pare::add_benchmarks();
   benchmark::AddCustomContext("instruction set", hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets()));
   benchmark::Initialize(&argc, argv);

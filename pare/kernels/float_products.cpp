@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS HWY_SSSE3
-#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "pare/kernels/float_products.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep

@@ -5,9 +5,7 @@
 #include <variant>
 
 #include "pare/base/mapped_file.h"
-#include "pare/base/threads.h"
 #include "pare/kernels/kernel.h"
-#include "pare/kernels/scratch.h"
 
 namespace pare {
 namespace {
@@ -24,7 +22,7 @@ struct Packed {
 };
 
 constexpr int64_t kExpandUnits = 16;  // columns of a strip that are turned from lanes to rows at a time: 32 KB
-constexpr int64_t kReadBytes = 8 << 20;
+constexpr int64_t kReadBytes = 2 << 20;
 
 // One strip's rows [first, last) to row-major, columns to their original places. out is row `first`.
 void expand_strip(const Packed& p, int64_t strip, int64_t first, int64_t last, float* out) {
@@ -48,7 +46,7 @@ void expand_strip(const Packed& p, int64_t strip, int64_t first, int64_t last, f
 
 void expand_tiles_rows(const Packed& p, int64_t first, int64_t last, float* out) {
   const int64_t cols = p.tiles.layout.shape.cols, first_strip = first / kLanes;
-  parallel_for((last + kLanes - 1) / kLanes - first_strip, [&](int64_t i) {
+  for_tasks((last + kLanes - 1) / kLanes - first_strip, (last - first) * cols, [&](int64_t i) {
     const int64_t strip = first_strip + i;
     const int64_t from = std::max(first, strip * kLanes), to = std::min(last, (strip + 1) * kLanes);
     expand_strip(p, strip, from, to, out + (from - first) * cols);
@@ -57,7 +55,7 @@ void expand_tiles_rows(const Packed& p, int64_t first, int64_t last, float* out)
 
 void expand_float_rows(const FloatRows& w, int64_t first, int64_t last, float* out) {
   const int64_t cols = w.shape.cols;
-  parallel_for(last - first, [&](int64_t i) {
+  for_tasks(last - first, (last - first) * cols, [&](int64_t i) {
     to_f32(w.type, {w.row(first + i), static_cast<size_t>(w.row_bytes())}, {out + i * cols, static_cast<size_t>(cols)});
   });
 }

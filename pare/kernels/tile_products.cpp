@@ -6,9 +6,6 @@
 #include "pare/kernels/kernel.h"
 #include "pare/kernels/scratch.h"
 
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS HWY_SSSE3
-#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "pare/kernels/tile_products.cpp"
 #include "hwy/cache_control.h"

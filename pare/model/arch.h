@@ -106,6 +106,11 @@ class TensorNames {
   size_t dropped_ = 0;  // characters of the base prefix that this checkpoint leaves out
 };
 
+// The name by which a model asks for a stored tensor: its own, or the embedding's where a tied model stores only the
+// head.
+std::string sought_name(const Config& config, const Arch& arch, const Checkpoint& checkpoint,
+                        const std::string& stored);
+
 // Rows = outputs, cols = inputs, of the tensor as a model of this configuration multiplies with it (a Conv1D already
 // turned); vectors: 1 x n.
 Shape expected_shape(const Config& config, Role role);

@@ -95,7 +95,8 @@ std::vector<GgufTensorPlan> gguf_tensors(const Config& config, const Arch& arch,
   const TensorNames names(arch, checkpoint);
   const bool gguf = checkpoint.format() == Format::gguf;
   std::vector<GgufTensorPlan> out;
-  for (const std::string& name : logical_names(checkpoint)) {
+  for (const std::string& stored : logical_names(checkpoint)) {
+    const std::string name = sought_name(config, arch, checkpoint, stored);
     const auto place = names.place(name);
     if (gguf && name == "rope_freqs.weight") continue;  // one of the extra tensors
     if (!gguf && is_buffer(name)) continue;

@@ -48,6 +48,15 @@ class Checker {
 
 }  // namespace
 
+std::string sought_name(const Config& config, const Arch& arch, const Checkpoint& checkpoint,
+                        const std::string& stored) {
+  const TensorNames names(arch, checkpoint);
+  const auto place = names.place(stored);
+  if (!config.tied_head || !place || place->tensor->role != Role::head || !place->weight) return stored;
+  const std::string embedding = names.weight(*find_tensor(arch, Role::token_embedding));
+  return checkpoint.find(embedding) ? stored : embedding;
+}
+
 Shape expected_shape(const Config& c, Role role) {
   switch (role) {
     case Role::token_embedding:

@@ -34,7 +34,10 @@ PlannedTensor keep(const StoredTensor& s, const TensorNames& names) {
 std::vector<PlannedTensor> lay_out_huggingface(const Plan& plan) {
   const TensorNames names(*plan.arch, *plan.checkpoint);
   std::vector<PlannedTensor> out;
-  for (const StoredTensor& s : plan.checkpoint->tensors()) out.push_back(keep(s, names));
+  for (StoredTensor s : plan.checkpoint->tensors()) {
+    s.name = sought_name(plan.config, *plan.arch, *plan.checkpoint, s.name);
+    out.push_back(keep(s, names));
+  }
   return out;
 }
 
@@ -64,6 +67,12 @@ void describe_huggingface(Plan& plan) {
   out.max_shard_bytes = s.max_shard_bytes;
 }
 
+std::string stored_type(const Checkpoint& checkpoint, const std::string& name) {
+  const Weight weight = checkpoint.load(name);
+  if (const auto* plain = std::get_if<FloatTensor>(&weight)) return std::string(info(plain->dtype).name);
+  return "quantized";
+}
+
 // ---- GGUF: renamed, reordered, norms in f32
 
 std::vector<PlannedTensor> lay_out_gguf(const Plan& plan) {
@@ -77,8 +86,7 @@ std::vector<PlannedTensor> lay_out_gguf(const Plan& plan) {
                    .made = std::move(values)});
   for (const GgufTensorPlan& g : gguf_tensors(plan.config, *plan.arch, *plan.checkpoint)) {
     PlannedTensor t{.name = g.gguf_name, .source = g.hf_name, .shape = g.shape, .from = {}};
-    const StoredTensor* stored = plan.checkpoint->find(g.hf_name);
-    t.from = stored ? stored->type : "";
+    t.from = stored_type(*plan.checkpoint, g.hf_name);
     t.target = g.kept_f32 || g.shape.size() < 2 ? DType::f32 : DType::f16;
     if (!g.kept_f32 || g.layer < 0) t.role = g.role;
     t.layer = g.layer;

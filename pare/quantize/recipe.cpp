@@ -56,8 +56,8 @@ std::optional<int64_t> to_number(std::string_view text) {
 
 // "int4_g128_asym" in pieces: int<bits>, g<columns> or row, sym or asym.
 std::optional<Grid> parse_affine(std::string_view name) {
+  if (name.empty()) return std::nullopt;
   AffineSpec spec;
-  spec.group = 128;
   for (int part = 0; !name.empty(); ++part) {
     const size_t end = std::min(name.find('_'), name.size());
     const std::string_view word = name.substr(0, end);

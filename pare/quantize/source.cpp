@@ -64,6 +64,11 @@ void check_finite(MatrixView w, const std::string& tensor, int64_t first_row) {
 
 Matrix take_rows(Matrix m, std::span<const int64_t> order) {
   if (order.empty()) return m;
+  if (m.rows() == 1) {  // a bias: one value per row of the matrix it belongs to
+    Matrix out(1, m.cols());
+    for (int64_t c = 0; c < m.cols(); ++c) out(0, c) = m(0, order[static_cast<size_t>(c)]);
+    return out;
+  }
   Matrix out(m.rows(), m.cols());
   for (int64_t r = 0; r < m.rows(); ++r) std::copy_n(m.row(order[static_cast<size_t>(r)]), m.cols(), out.row(r));
   return out;

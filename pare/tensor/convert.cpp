@@ -4,9 +4,6 @@
 
 #include "pare/base/float_formats.h"
 
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS HWY_SSSE3
-#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "pare/tensor/convert.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep

@@ -50,7 +50,8 @@ TEST(DemoModel, IsReadAsFloats) {
 }
 
 TEST_F(Open, MatricesAreConverted) {
-  const FloatTensor t{DType::bf16, {2, 3}, bytes_of(from_hex("803f0040c0bf000080ff0000"))};
+  const std::string stored = from_hex("803f0040c0bf000080ff0000");
+  const FloatTensor t{DType::bf16, {2, 3}, bytes_of(stored)};
   const Matrix m = t.to_matrix();
   EXPECT_EQ(m(0, 1), 2.0f);
   EXPECT_EQ(m(0, 2), -1.5f);

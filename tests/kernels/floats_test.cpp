@@ -69,9 +69,9 @@ TEST(Floats, EveryInstructionSetAndThePlainKernelAgree) {
 TEST(Floats, WorkCutAmongThreadsGivesTheSameBits) {
   Random random(3);
   for (const DType type : kTypes) {
-    const Stored w(type, {700, 1100}, 2, random);
+    const Stored w(type, {300, 2100}, 2, random);
     const PackedMatrix packed = w.packed();
-    for (const int64_t tokens : {1, 4, 30, 600}) {
+    for (const int64_t tokens : {1, 4, 37}) {
       Product product(random, tokens, w.values.shape());
       Matrix first;
       for (const int count : {1, 2, 5}) {
@@ -80,7 +80,7 @@ TEST(Floats, WorkCutAmongThreadsGivesTheSameBits) {
         if (first.empty()) first = y;
         EXPECT_TRUE(same_bits(y.values(), first.values())) << tokens << " tokens, " << count << " threads";
       }
-      if (tokens == 4 || tokens == 30) product.expect_near(w.values);
+      product.expect_near(w.values);
     }
   }
 }

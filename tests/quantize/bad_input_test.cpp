@@ -68,8 +68,8 @@ TEST_F(BadInput, UnknownArchitectureListsTheKnown) {
   test::copy_model(directory_ / "model",
                    [](Json& c) { c["architectures"] = {"MambaForCausalLM"}, c["model_type"] = "mamba"; });
   const ErrorInfo e = error_of([&] { test::plan_for(directory_ / "model", test::quick_settings("Q8_0")); });
-  EXPECT_THAT(e.expected + e.remedy, HasSubstr("llama"));
-  EXPECT_THAT(e.expected + e.remedy, HasSubstr("gpt2"));
+  EXPECT_THAT(e.expected + e.remedy, HasSubstr("LlamaForCausalLM"));
+  EXPECT_THAT(e.expected + e.remedy, HasSubstr("GPT2LMHeadModel"));
 }
 
 TEST_F(BadInput, ConfigThatContradictsTheShapes) {
