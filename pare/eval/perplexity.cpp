@@ -227,18 +227,26 @@ Perplexity perplexity(const Decoder& model, std::span<const int32_t> tokens, std
   const auto total = static_cast<int64_t>(windows.size());
   std::vector<double> losses;
   double sum = 0;
-  for (int64_t w = 0; w < total; ++w) {
+  // A window per thread: small models leave too little work inside one. Order and sums do not depend on the batch.
+  const auto batch = static_cast<int64_t>(threads());
+  for (int64_t first = 0; first < total; first += batch) {
     check_interrupt();
-    const size_t before = losses.size();
-    append_window(model, tokens, windows[static_cast<size_t>(w)], like_llama_cpp ? bos : std::nullopt,
-                  options.logit_bytes, losses);
-    check_finite(losses, before, w);
-    sum += std::accumulate(losses.begin() + static_cast<int64_t>(before), losses.end(), 0.0);
-    observer.report({.stage = "evaluate",
-                     .detail = fmt::format("window {}", w + 1),
-                     .done = w + 1,
-                     .total = total,
-                     .error = std::exp(sum / static_cast<double>(losses.size()))});
+    std::vector<std::vector<double>> parts(static_cast<size_t>(std::min(batch, total - first)));
+    parallel_for(std::ssize(parts), [&](int64_t i) {
+      append_window(model, tokens, windows[static_cast<size_t>(first + i)], like_llama_cpp ? bos : std::nullopt,
+                    options.logit_bytes, parts[static_cast<size_t>(i)]);
+    });
+    for (int64_t w = first; w < first + std::ssize(parts); ++w) {
+      const std::vector<double>& part = parts[static_cast<size_t>(w - first)];
+      check_finite(part, 0, w);
+      losses.insert(losses.end(), part.begin(), part.end());
+      sum += std::accumulate(part.begin(), part.end(), 0.0);
+      observer.report({.stage = "evaluate",
+                       .detail = fmt::format("window {}", w + 1),
+                       .done = w + 1,
+                       .total = total,
+                       .error = std::exp(sum / static_cast<double>(losses.size()))});
+    }
   }
   const double mean = mean_of(losses);  // windows of the gptq protocol are equally long: the mean of their means
   const double error = like_llama_cpp ? independent_error(losses) : batch_means_error(losses, options.context);

@@ -1,8 +1,21 @@
-#include "pare/base/error.h"
+#include <algorithm>
+
 #include "pare/tokenizer/tokenizer.h"
 #include "pare/tokenizer/unicode.h"
 
 namespace pare {
+namespace {
+
+// Bytes of whole characters in which both begin alike: all of `before`, unless it ended in a broken character.
+size_t shared_length(const std::string& before, const std::string& now) {
+  const size_t limit = std::min(before.size(), now.size());
+  const auto differ = std::mismatch(before.begin(), before.begin() + static_cast<std::ptrdiff_t>(limit), now.begin());
+  auto length = static_cast<size_t>(differ.first - before.begin());
+  while (length > 0 && length < now.size() && (static_cast<unsigned char>(now[length]) & 0xc0) == 0x80) --length;
+  return length;
+}
+
+}  // namespace
 
 // Decoding a tail of the sequence costs little, but the first token of a text may be written differently (a leading
 // space is dropped). So the tail always begins with tokens already given out, `context`, and what is new is the
@@ -20,7 +33,7 @@ struct StreamDecoder::State {
     const bool unsettled =
         text.ends_with(tok::kReplacement) || tokenizer->token(tail.back()).kind == TokenInfo::Kind::byte;
     if (!all && unsettled) return "";
-    const std::string fresh = text.size() > given.size() ? text.substr(given.size()) : "";
+    const std::string fresh = text.substr(shared_length(given, text));
     tail.erase(tail.begin(), tail.begin() + static_cast<std::ptrdiff_t>(context));
     context = tail.size();
     given = tokenizer->decode(tail);

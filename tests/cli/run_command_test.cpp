@@ -12,6 +12,16 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
+// "1,5,9" of a JSON array.
+std::string joined(const Json& ids) {
+  std::string out;
+  for (const Json& id : ids) {
+    if (!out.empty()) out += ',';
+    out += id.dump();
+  }
+  return out;
+}
+
 TEST(PareRun, ContinuesAText) {
   const Outcome plain = pare({"run", demo_model(), "-p", "Once upon a time", "-n", "12", "-q"});
   EXPECT_EQ(plain.code, 0) << plain.err;
@@ -30,8 +40,7 @@ TEST(PareRun, APromptFromAFileOrAsTokensIsTheSame) {
   write_file(folder / "prompt", "Once upon a time");
   const Json from_text = pare({"run", demo_model(), "-p", "Once upon a time", "-n", "8", "--json"}).json();
   const Json from_file = pare({"run", demo_model(), "--prompt_file", folder / "prompt", "-n", "8", "--json"}).json();
-  std::string ids;
-  for (const Json& id : from_text.at("prompt_tokens")) ids += (ids.empty() ? "" : ",") + id.dump();
+  const std::string ids = joined(from_text.at("prompt_tokens"));
   const Json from_ids = pare({"run", demo_model(), "--tokens", ids, "-n", "8", "--json"}).json();
   for (const char* key : {"prompt_tokens", "tokens", "text"}) {
     EXPECT_EQ(from_file.at(key), from_text.at(key)) << key;
@@ -121,8 +130,7 @@ TEST(PareRun, LogitsEqualTheReference) {
   for (const char* name : {"llama", "opt_125m", "qwen3"}) {
     const auto golden = shared(std::string("golden/logits/") + name);
     const Json inputs = read_json_file(golden / "inputs.json");
-    std::string ids;
-    for (const Json& id : inputs.at("sequences").at(1)) ids += (ids.empty() ? "" : ",") + id.dump();
+    const std::string ids = joined(inputs.at("sequences").at(1));
     const auto file = folder / (std::string(name) + ".safetensors");
     ASSERT_EQ(pare({"run", golden, "--tokens", ids, "--logits", file, "-q"}).code, 0) << name;
     const auto got = SafetensorsFile::open(file);

@@ -35,6 +35,6 @@ class TemporaryDirectory {
 
 }  // namespace pare::test
 
-#define PARE_NEEDS_SHARED(name)                                                    \
-  if (!std::filesystem::exists(::pare::test::shared(name)))                        \
+#define PARE_NEEDS_SHARED(name)                             \
+  if (!std::filesystem::exists(::pare::test::shared(name))) \
   GTEST_SKIP() << "reference data not found: " << ::pare::test::shared(name)

@@ -114,8 +114,7 @@ TEST(Bpe, LongTextEqualsItsWordsAndItself) {
       {{"normalizer", {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\u2581"}}}}));
   for (int round = 0; round < 100; ++round) {
     std::string text;
-    while (text.size() < 300) text += "abcd xy\u00e4"[random() % 8];
-    text = tokenizer->decode({}) + text.substr(0, text.find('\xc3'));
+    while (text.size() < 300) text += "abcd xy"[random() % 7];
     std::vector<int32_t> joined;
     for (size_t at = 0; at < text.size();) {
       size_t end = text.find(' ', at + 1);

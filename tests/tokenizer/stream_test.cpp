@@ -65,6 +65,12 @@ TEST(StreamDecoder, KeepsTheSpaceThatOnlyTheFirstTokenLoses) {
   EXPECT_EQ(after_prompt.push(1), " a");
 }
 
+TEST(StreamDecoder, FinishesACharacterThatThePromptBegan) {
+  const std::vector<int32_t> prompt{'a', 0xe2, 0x82};
+  StreamDecoder stream(byte_tokenizer(), prompt);
+  EXPECT_EQ(stream.push(0xac), "\u20ac");
+}
+
 TEST(StreamDecoder, OfRandomIdsEqualsTheWhole) {
   std::mt19937 random(5);
   const auto bytes = byte_tokenizer(), words = spm_tokenizer();
