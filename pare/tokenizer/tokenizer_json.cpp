@@ -118,6 +118,7 @@ PipelineParts pipeline_from_json(const ModelDirectory& directory) {
   const std::string where = directory.where("tokenizer.json");
   VocabularyJson json = read_tokenizer_json(where);
   const Json& model = field(json.rest, "model", where);
+  if (!model.is_object()) bad_field(where, "\"model\" is not an object", "the vocabulary and its merges");
   check_model(model, where);
 
   std::vector<AddedToken> added = parse_added(json.rest, where);

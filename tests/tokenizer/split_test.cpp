@@ -31,9 +31,16 @@ std::vector<std::string> by_regex(const Regex& regex, const std::string& text) {
   return pieces;
 }
 
+// Known to both libraries: their tables are of different Unicode versions.
 bool assigned(uint32_t c) {
+  static const Regex unassigned("\\p{Cn}");
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category != UTF8PROC_CATEGORY_CN && category != UTF8PROC_CATEGORY_CS;
+  if (category == UTF8PROC_CATEGORY_CN || category == UTF8PROC_CATEGORY_CS) return false;
+  bool known = true;
+  std::string text;
+  append_utf8(text, c);
+  unassigned.for_each_match(text, [&](size_t, size_t) { known = false; });
+  return known;
 }
 
 // Characters chosen so that the alternatives meet: apostrophes, contractions, line ends, many kinds of space, marks.

@@ -237,7 +237,7 @@ TEST(BadDirectories, SayWhatWasLookedFor) {
 
 // A pattern that doubles its work with every character must end in a message, not in an hour.
 TEST(BadPatterns, ThatBacktrackWithoutEndGiveUp) {
-  const Regex regex("(a|a)*(a|a)*(a|aa)*b");
+  const Regex regex("(a|a)*(a|a)*(a|aa)*[bd]");
   EXPECT_THROW(regex.for_each_match(std::string(5000, 'a'), [](size_t, size_t) {}), Error);
   EXPECT_THROW(Regex(std::string(100000, 'a')), Error);
   EXPECT_THROW(Regex("a\\hb"), Error);
