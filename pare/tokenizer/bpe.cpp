@@ -58,6 +58,7 @@ Bpe Bpe::from_merges(std::shared_ptr<const Vocabulary> vocabulary, const Merges&
                    .got = fmt::format("\"{}\" + \"{}\"", left, right),
                    .remedy = "the file is damaged, or vocabulary and merges belong to different models"});
     bpe.pairs_.set(*l, *r, {static_cast<uint32_t>(i), *joined});
+    bpe.ranks_ = i + 1;
     bpe.note_border(left, right);
   }
   bpe.close_unknown_borders();
@@ -89,6 +90,7 @@ Bpe Bpe::from_scores(std::shared_ptr<const Vocabulary> vocabulary, std::span<con
       const int32_t left = bpe.part_of_piece(piece.substr(0, cut)), right = bpe.part_of_piece(piece.substr(cut));
       if (left < 0 || right < 0) continue;
       bpe.pairs_.set(left, right, {rank, joinable[i]});
+      bpe.ranks_ = size_t{rank} + 1;
       bpe.note_border(piece.substr(0, cut), piece.substr(cut));
     }
   }

@@ -78,15 +78,12 @@ class Bpe {
   // What one call of encode after another reuses; for one thread at a time and one Bpe.
   class Scratch {
     friend class Bpe;
-    struct Candidate {
-      uint32_t rank;
-      int32_t at, left, right;
-    };
     WordCache cache;
     std::string spelt;
     std::vector<int32_t> symbols, next, previous;
     std::vector<PairTable::Merge> merges;
-    std::vector<Candidate> heap;
+    std::vector<std::vector<int32_t>> places;  // by rank: where a pair of that rank stood, least first (a heap)
+    std::vector<uint32_t> ranks;               // those with places, least first (a heap)
   };
 
   // Appends the ids of `piece` (well-formed UTF-8, below 2 GiB).
@@ -116,6 +113,7 @@ class Bpe {
   BpeOptions options_;
   PairTable pairs_;
   size_t longest_piece_ = 0;
+  size_t ranks_ = 0;                                    // one past the last
   std::vector<int32_t> symbols_;                        // by code point of the basic plane; -1: none
   std::unordered_map<uint32_t, int32_t> high_symbols_;  // beyond it
   std::vector<std::string> extra_symbols_;  // characters that are no token but part of one: ids from vocabulary size on

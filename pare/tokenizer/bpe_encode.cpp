@@ -1,5 +1,6 @@
 // Encoding with the tables that bpe.cpp builds.
 #include <algorithm>
+#include <functional>
 
 #include "pare/base/error.h"
 #include "pare/tokenizer/bpe.h"
@@ -12,6 +13,21 @@ namespace {
 constexpr size_t kShortWord = 48;                 // symbols: up to here scanning for the best pair beats a heap
 constexpr size_t kCutFrom = 32;                   // bytes: longer pieces are first cut where nothing can join
 constexpr size_t kKeepScratch = size_t{1} << 16;  // entries: memory that one giant word needed is given back
+
+constexpr int32_t kGone = -1;  // a symbol that was joined to the one before it
+
+template <class T>
+void push_least(std::vector<T>& heap, T value) {
+  heap.push_back(value);
+  std::push_heap(heap.begin(), heap.end(), std::greater<>());
+}
+template <class T>
+T pop_least(std::vector<T>& heap) {
+  std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+  const T least = heap.back();
+  heap.pop_back();
+  return least;
+}
 
 }  // namespace
 
@@ -115,54 +131,51 @@ void Bpe::merge_short(Scratch& scratch) const {
   }
 }
 
-// The same with a linked list and a heap: n log n for one word of any length.
+// The same for words of any length: a linked list, and for every rank the places where it was seen. Pairs are taken
+// rank by rank and from left to right, so a giant word is walked through in order instead of jumped about in.
 void Bpe::merge_long(Scratch& scratch) const {
   auto& symbols = scratch.symbols;
   auto& next = scratch.next;
   auto& previous = scratch.previous;
-  auto& heap = scratch.heap;
+  auto& ranks = scratch.ranks;
   const auto count = static_cast<int32_t>(symbols.size());
   next.resize(symbols.size());
   previous.resize(symbols.size());
+  scratch.places.resize(ranks_);
   const auto symbol = [&](int32_t i) -> int32_t& { return symbols[static_cast<size_t>(i)]; };
   const auto next_of = [&](int32_t i) -> int32_t& { return next[static_cast<size_t>(i)]; };
   const auto previous_of = [&](int32_t i) -> int32_t& { return previous[static_cast<size_t>(i)]; };
-  const auto later = [](const Scratch::Candidate& a, const Scratch::Candidate& b) {
-    return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
-  };
-  const auto candidate = [&](int32_t at) {
-    const int32_t left = symbol(at), right = symbol(next_of(at));
-    return Scratch::Candidate{pairs_.find(left, right).rank, at, left, right};
+  const auto pair_at = [&](int32_t i) {
+    return i >= 0 && symbol(i) != kGone && next_of(i) >= 0 ? pairs_.find(symbol(i), symbol(next_of(i)))
+                                                           : PairTable::Merge{PairTable::kNone, -1};
   };
   const auto offer = [&](int32_t at) {
-    if (const auto c = candidate(at); c.rank != PairTable::kNone) {
-      heap.push_back(c);
-      std::push_heap(heap.begin(), heap.end(), later);
-    }
+    const uint32_t rank = pair_at(at).rank;
+    if (rank == PairTable::kNone) return;
+    auto& places = scratch.places[rank];
+    if (places.empty()) push_least(ranks, rank);
+    push_least(places, at);
   };
 
   for (int32_t i = 0; i < count; ++i) previous_of(i) = i - 1, next_of(i) = i + 1 < count ? i + 1 : -1;
-  heap.clear();
-  for (int32_t i = 0; i + 1 < count; ++i)
-    if (const auto c = candidate(i); c.rank != PairTable::kNone) heap.push_back(c);
-  std::make_heap(heap.begin(), heap.end(), later);
-
-  constexpr int32_t kGone = -1;
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), later);
-    const Scratch::Candidate best = heap.back();
-    heap.pop_back();
-    const int32_t right = next_of(best.at);
-    if (symbol(best.at) != best.left || right < 0 || symbol(right) != best.right) continue;  // overtaken
-    symbol(best.at) = pairs_.find(best.left, best.right).joined;
+  for (int32_t i = 0; i < count; ++i) offer(i);
+  while (!ranks.empty()) {
+    const uint32_t rank = ranks.front();
+    auto& places = scratch.places[rank];
+    const int32_t at = pop_least(places);
+    if (places.empty()) pop_least(ranks);
+    const PairTable::Merge merge = pair_at(at);
+    if (merge.rank != rank) continue;  // overtaken by another merge
+    const int32_t right = next_of(at);
+    symbol(at) = merge.joined;
     symbol(right) = kGone;
-    next_of(best.at) = next_of(right);
-    if (next_of(right) >= 0) previous_of(next_of(right)) = best.at;
-    if (previous_of(best.at) >= 0) offer(previous_of(best.at));
-    if (next_of(best.at) >= 0) offer(best.at);
+    next_of(at) = next_of(right);
+    if (next_of(right) >= 0) previous_of(next_of(right)) = at;
+    offer(previous_of(at));
+    offer(at);
   }
   std::erase(symbols, kGone);
-  if (heap.capacity() > kKeepScratch) heap = {}, next = {}, previous = {};
+  if (next.size() > kKeepScratch) scratch.places = {}, next = {}, previous = {};
 }
 
 void Bpe::push_symbols(std::span<const int32_t> symbols, std::vector<int32_t>& ids) const {

@@ -61,7 +61,11 @@ class StreamDecoder {
 };
 
 // The tokenizer.ggml.* keys of a model directory, as the reference converter writes them (formats.md §3.8).
-// `vocabulary_size` is the model's: missing ids become "[PADi]".
+// `vocabulary_size` is the model's: missing ids become "[PADi]", added tokens beyond it are left out. Two deliberate
+// differences: a SentencePiece-type tokenizer that comes only as tokenizer.json gets minus the merge rank as scores
+// (the reference writes -1000 everywhere, and llama.cpp, which merges by score, then tokenizes wrongly) and is padded
+// like the others. `tokenizer.ggml.pre` follows from the parsed pre-tokenizer; throws Error when readers know no name
+// for it.
 Metadata gguf_vocabulary(const std::filesystem::path& directory, int64_t vocabulary_size);
 
 }  // namespace pare
