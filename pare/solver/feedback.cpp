@@ -12,15 +12,15 @@ namespace hn = hwy::HWY_NAMESPACE;
 using F = hn::CappedTag<float, kLanes>;
 using V = hn::Vec<F>;
 
-void ScaledError(const Lanes& wanted, const Lanes& value, float diagonal, Lanes& error) {
+void ScaledDifference(const Lanes& a, const Lanes& b, float factor, Lanes& out) {
   const F f;
   for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(f)) {
-    const V lost = hn::Sub(hn::Load(f, wanted.v + lane), hn::Load(f, value.v + lane));
-    hn::Store(hn::Div(lost, hn::Set(f, diagonal)), f, error.v + lane);
+    const V difference = hn::Sub(hn::Load(f, a.v + lane), hn::Load(f, b.v + lane));
+    hn::Store(hn::Mul(difference, hn::Set(f, factor)), f, out.v + lane);
   }
 }
 
-HWY_INLINE V less(V w, V error, float u) { return hn::Sub(w, hn::Mul(error, hn::Set(F(), u))); }
+HWY_INLINE V more(V w, V error, float factor) { return hn::Add(w, hn::Mul(error, hn::Set(F(), factor))); }
 
 HWY_INLINE void feed_back_one(const Lanes& error, const float* u, int64_t count, Lanes* weights) {
   const F f;
@@ -28,7 +28,7 @@ HWY_INLINE void feed_back_one(const Lanes& error, const float* u, int64_t count,
     const V e = hn::Load(f, error.v + lane);
     for (int64_t k = 0; k < count; ++k) {
       float* w = weights[k].v + lane;
-      hn::Store(less(hn::Load(f, w), e, u[k]), f, w);
+      hn::Store(more(hn::Load(f, w), e, u[k]), f, w);
     }
   }
 }
@@ -42,7 +42,7 @@ HWY_INLINE void feed_back_four(const Lanes* errors, const float* u, int64_t stri
     const V e2 = hn::Load(f, errors[2].v + lane), e3 = hn::Load(f, errors[3].v + lane);
     for (int64_t k = 0; k < count; ++k) {
       float* w = weights[k].v + lane;
-      hn::Store(less(less(less(less(hn::Load(f, w), e0, u0[k]), e1, u1[k]), e2, u2[k]), e3, u3[k]), f, w);
+      hn::Store(more(more(more(more(hn::Load(f, w), e0, u0[k]), e1, u1[k]), e2, u2[k]), e3, u3[k]), f, w);
     }
   }
 }
@@ -59,11 +59,11 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace pare {
 
-HWY_EXPORT(ScaledError);
+HWY_EXPORT(ScaledDifference);
 HWY_EXPORT(FeedBack);
 
-void scaled_error(const Lanes& wanted, const Lanes& value, float diagonal, Lanes& error) {
-  HWY_DYNAMIC_DISPATCH(ScaledError)(wanted, value, diagonal, error);
+void scaled_difference(const Lanes& a, const Lanes& b, float factor, Lanes& out) {
+  HWY_DYNAMIC_DISPATCH(ScaledDifference)(a, b, factor, out);
 }
 void feed_back(const Lanes* errors, int64_t columns, const float* u, int64_t stride, int64_t count, Lanes* weights) {
   HWY_DYNAMIC_DISPATCH(FeedBack)(errors, columns, u, stride, count, weights);

@@ -1,11 +1,11 @@
-// GPTQ on any grid. Columns are rounded one after another; with U as in HessianFactor,
+// GPTQ on any grid. Columns are rounded one after another, each as the weight it should be once the errors of the
+// earlier ones are made good: with H = R Rᵀ and F_ik = R_ik / R_kk (HessianFactor),
 //
-//     e_c = (w_c - value_c) / U_cc          what rounding column c lost
-//     w_k = w_k - e_c U_ck                  for every later column k
+//     d_i = w_i - value_i                   what quantization took from column i of the original weights
+//     x_k = w_k + Σ_{i<k} d_i F_ik          what column k is rounded from
 //
-// Only the columns of a small group see e_c at once. Those beyond it see it with the rest of the group, those beyond
-// the block with the rest of the block, those beyond the panel with the rest of the panel: the last two are products of
-// matrices. Nothing is rounded, and no window fitted, before it has seen all errors.
+// Far columns hand their errors to a panel, then to a block of it, by products of matrices; only a small group of
+// columns sees each error at once. Nothing is rounded, and no window fitted, before it has seen all errors.
 #include <algorithm>
 #include <array>
 #include <numeric>
@@ -42,6 +42,12 @@ double sum_of_squares(std::span<const Lanes> columns, int rows) {
   return std::accumulate(sums.begin(), sums.begin() + rows, 0.0);
 }
 
+// Of one thread, by position: what columns are rounded from, the original weights and then d, what is stored, what the
+// loss adds up; and what fit_window needs.
+struct Scratch {
+  std::vector<Lanes> x, original, stored, lost, window;
+};
+
 // A matrix on its way through the columns. A position is a column's turn; Quantized knows columns by place. They differ
 // where the order of turns is not stored.
 class Feedback {
@@ -50,34 +56,35 @@ class Feedback {
   GptqResult run();
 
  private:
-  void fit_all();
-  void fit(Range window);
-  void round(Range columns, int64_t end);
-  double round_strip(int64_t first_row, Range columns, int64_t end);
-  void spread(Range from, int64_t end);
+  void fit_originals(const Matrix& w);
+  void collect(Range columns, Range from);
+  void round(Range block);
+  double round_strip(int64_t first_row, Range block);
+  template <class Stored>
+  void feed_forward(Range columns, Lanes* x, Lanes* original, Stored&& stored, Lanes* lost) const;
+  void fit_window(int64_t first, const Lanes* x, const Lanes* original, Strip strip, std::vector<Lanes>& buffer);
 
   int64_t place(int64_t position) const { return place_.empty() ? position : place_[static_cast<size_t>(position)]; }
-  std::vector<int64_t> window_starts() const;
+  bool fits_on_the_way() const;
   std::vector<Range> cut(Range range, int64_t size) const;
-  std::vector<Range> windows(Range range) const;
+  std::vector<Range> groups(Range block) const;
 
-  const Matrix& u_;
+  const HessianFactor& factor_;
   const GptqOptions& options_;
   Quantized q_;
   FitHow how_;
   std::vector<float> importance_;  // by place
   std::vector<int32_t> place_;     // position -> place; empty: the same
-  std::vector<int64_t> starts_;    // positions that begin a window to be fitted, and the end
-  Matrix weights_;                 // by position; of columns to come, with all errors so far fed back
-  Matrix by_place_;                // where fit() finds the weights if positions are not places
-  Matrix error_;                   // of the present panel
-  int64_t panel_ = 0;              // its first position
+  bool on_the_way_ = false;        // windows are fitted when their turn comes, at multiples of window()
+  Matrix weights_;                 // by position: the original weights, and d of columns that are rounded
+  Matrix panel_;                   // x of the present panel
+  int64_t panel_first_ = 0;        // its first position
   std::vector<double> loss_;       // per strip
 };
 
 Feedback::Feedback(Matrix w, const HessianFactor& factor, const Grid& grid, const GptqOptions& options)
-    : u_(factor.upper), options_(options), q_(grid, w.shape()), how_(options.fit) {
-  if (u_.rows() != w.cols()) throw std::logic_error("gptq: Hessian and weights differ in columns");
+    : factor_(factor), options_(options), q_(grid, w.shape()), how_(options.fit) {
+  if (factor.feedback.rows() != w.cols()) throw std::logic_error("gptq: Hessian and weights differ in columns");
   if (factor.order.empty() != (options.order == ColumnOrder::natural))
     throw std::logic_error("gptq: the Hessian was factored in another order");
   require_finite_weights(w);
@@ -87,138 +94,147 @@ Feedback::Feedback(Matrix w, const HessianFactor& factor, const Grid& grid, cons
   const std::span<const float> importance = how_.importance.empty() ? factor.diagonal : how_.importance;
   importance_.assign(importance.begin(), importance.end());
   how_.nearest_follows = false;
-  if (options.order == ColumnOrder::natural) {
-    weights_ = std::move(w);
-  } else {
-    weights_ = take_columns(w, factor.order);
-    if (options.order == ColumnOrder::stored && !options.static_groups) {
-      q_.order = factor.order;
-      for (size_t p = 0; p < importance_.size(); ++p) importance_[p] = importance[static_cast<size_t>(factor.order[p])];
-    } else {
-      place_ = factor.order;
-      by_place_ = std::move(w);
-    }
-  }
   how_.importance = importance_;
-  starts_ = window_starts();
+  if (options.order == ColumnOrder::stored && !options.static_groups) {
+    q_.order = factor.order;
+    for (size_t p = 0; p < importance_.size(); ++p) importance_[p] = importance[static_cast<size_t>(factor.order[p])];
+  } else {
+    place_ = factor.order;
+  }
+  on_the_way_ = fits_on_the_way();
+  if (!on_the_way_) fit_originals(w);
+  weights_ = factor.order.empty() ? std::move(w) : take_columns(w, factor.order);
   loss_.resize(static_cast<size_t>((weights_.rows() + kLanes - 1) / kLanes));
 }
 
-std::vector<int64_t> Feedback::window_starts() const {
-  const int64_t cols = weights_.cols();
-  std::vector<int64_t> starts;
-  if (options_.static_groups) {
-    starts = {0};
-  } else {
-    for (int64_t p = 0; p < cols; ++p)
-      if (p == 0 || place(p) / q_.window() != place(p - 1) / q_.window()) starts.push_back(p);
-    if (std::ssize(starts) != q_.windows()) throw std::logic_error("gptq: the order does not keep windows whole");
-  }
-  starts.push_back(cols);
-  return starts;
+// False where all windows are fitted to the original weights: when asked for, and when there is only one window.
+bool Feedback::fits_on_the_way() const {
+  if (options_.static_groups || q_.windows() == 1) return false;
+  const int64_t window = q_.window();
+  for (int64_t p = 0; p < q_.shape().cols; ++p)
+    if (place(p) / window != place(p / window * window) / window)
+      throw std::logic_error("gptq: the order does not keep windows whole");
+  return true;
 }
 
-// Cuts a range into pieces of at most `size` positions. A piece in which a window begins ends where a window ends:
-// a window's columns are then all up to date when it is fitted.
+void Feedback::fit_originals(const Matrix& w) {
+  for (int64_t window = 0; window < q_.windows(); ++window)
+    q_.fit(window, q_.order.empty() ? w : take_columns(w, q_.order), how_);
+}
+
+// Cuts a range into pieces of whole windows, or steps where no windows are to be fitted, at most `size` positions each
+// unless one alone has more.
 std::vector<Range> Feedback::cut(Range range, int64_t size) const {
-  const int64_t whole = std::max<int64_t>(1, size / q_.step()) * q_.step();
+  const int64_t unit = on_the_way_ ? q_.window() : q_.step();
+  const int64_t whole = std::max<int64_t>(1, size / unit) * unit;
   std::vector<Range> pieces;
-  for (int64_t first = range.first; first < range.last;) {
-    int64_t last = std::min(first + whole, range.last);
-    const int64_t start = *std::prev(std::ranges::upper_bound(starts_, last));
-    if (start > first) last = start;
-    pieces.push_back({first, last});
-    first = last;
-  }
+  for (int64_t first = range.first; first < range.last; first += whole)
+    pieces.push_back({first, std::min(first + whole, range.last)});
   return pieces;
 }
 
-// Cuts a range where windows begin.
-std::vector<Range> Feedback::windows(Range range) const {
+// Cuts a block into the columns that see each other's errors at once, where windows begin and elsewhere.
+std::vector<Range> Feedback::groups(Range block) const {
+  const int64_t size = std::max<int64_t>(1, kGroup / q_.step()) * q_.step();
   std::vector<Range> pieces;
-  for (int64_t first = range.first; first < range.last;) {
-    const int64_t last = std::min(*std::ranges::upper_bound(starts_, first), range.last);
+  for (int64_t first = block.first; first < block.last; first = pieces.back().last) {
+    int64_t last = std::min(first + size, block.last);
+    if (on_the_way_) last = std::min(last, (first / q_.window() + 1) * q_.window());
     pieces.push_back({first, last});
-    first = last;
   }
   return pieces;
-}
-
-void Feedback::fit_all() {
-  for (int64_t window = 0; window < q_.windows(); ++window) q_.fit(window, place_.empty() ? weights_ : by_place_, how_);
-}
-
-// Fits the window that begins with this range, if one does.
-void Feedback::fit(Range range) {
-  const auto start = std::ranges::lower_bound(starts_, range.first);
-  if (options_.static_groups || *start != range.first) return;
-  const Range window{range.first, *std::next(start)};
-  if (!place_.empty())
-    parallel_for(weights_.rows(), [&](int64_t r) {
-      for (int64_t p = window.first; p < window.last; ++p) by_place_(r, place(p)) = weights_(r, p);
-    });
-  q_.fit(place(window.first) / q_.window(), place_.empty() ? weights_ : by_place_, how_);
-}
-
-// Rounds columns one after another, feeding each one's error back into the later ones before `end`.
-void Feedback::round(Range columns, int64_t end) {
-  parallel_for(std::ssize(loss_),
-               [&](int64_t strip) { loss_[static_cast<size_t>(strip)] += round_strip(strip * kLanes, columns, end); });
-}
-
-double Feedback::round_strip(int64_t first_row, Range columns, int64_t end) {
-  const int rows = static_cast<int>(std::min<int64_t>(kLanes, weights_.rows() - first_row));
-  const int step = q_.step();
-  std::vector<Lanes> live(static_cast<size_t>(end - columns.first)), error(live.size()), wanted;
-  const auto at = [&](std::vector<Lanes>& lanes, int64_t p) { return lanes.data() + (p - columns.first); };
-
-  Strip strip{live.front().v, first_row, rows, columns.first, end};
-  load_strip(weights_, strip);
-  for (const Range group : cut(columns, kGroup)) {
-    for (int64_t p = group.first; p < group.last; p += step) {
-      wanted.assign(at(live, p), at(live, p + step));
-      q_.round({at(live, p)->v, first_row, rows, place(p), place(p) + step});
-      for (int64_t i = 0; i < step; ++i) {
-        const float* u = u_.row(p + i) + p;
-        Lanes* e = at(error, p + i);
-        scaled_error(wanted[static_cast<size_t>(i)], *at(live, p + i), u[i], *e);
-        feed_back(e, 1, u + i + 1, 0, step - i - 1, wanted.data() + i + 1);
-        feed_back(e, 1, u + step, 0, group.last - p - step, at(live, p + step));
-      }
-    }
-    feed_back(at(error, group.first), group.last - group.first, u_.row(group.first) + group.last, u_.cols(),
-              end - group.last, at(live, group.last));
-  }
-  store_strip({at(error, columns.first)->v, first_row, rows, columns.first - panel_, columns.last - panel_},
-              error_.data(), error_.cols());
-  if (columns.last < end)
-    store_strip({at(live, columns.last)->v, first_row, rows, columns.last, end}, weights_.data(), weights_.cols());
-  return sum_of_squares({error.data(), static_cast<size_t>(columns.last - columns.first)}, rows);
-}
-
-// Feeds the errors of columns `from` back into all columns between them and `end`.
-void Feedback::spread(Range from, int64_t end) {
-  const MatrixView error = MatrixView(error_).cols_between(from.first - panel_, from.last - panel_);
-  const MatrixView u = MatrixView(u_).rows_between(from.first, from.last).cols_between(from.last, end);
-  multiply_add(-1.0f, error, u, weights_.data() + from.last, weights_.cols());
 }
 
 GptqResult Feedback::run() {
-  const int64_t cols = weights_.cols();
-  if (options_.static_groups) fit_all();
-  error_ = Matrix(weights_.rows(), std::min(cols, std::max<int64_t>(kBlocksPerPanel * options_.block, q_.step())));
-  for (const Range panel : cut({0, cols}, error_.cols())) {
-    panel_ = panel.first;
+  for (const Range panel : cut({0, weights_.cols()}, kBlocksPerPanel * options_.block)) {
+    panel_ = copy_of(MatrixView(weights_).cols_between(panel.first, panel.last));
+    panel_first_ = panel.first;
+    collect(panel, {0, panel.first});
     for (const Range block : cut(panel, options_.block)) {
-      for (const Range window : windows(block)) {
-        fit(window);
-        round(window, block.last);
-      }
-      spread(block, panel.last);
+      collect(block, {panel.first, block.first});
+      round(block);
     }
-    spread(panel, cols);
   }
   return {std::move(q_), std::accumulate(loss_.begin(), loss_.end(), 0.0)};
+}
+
+// Adds to x of these columns what the errors of columns `from` ask of them.
+void Feedback::collect(Range columns, Range from) {
+  const MatrixView errors = MatrixView(weights_).cols_between(from.first, from.last);
+  const MatrixView f = MatrixView(factor_.feedback).rows_between(from.first, from.last);
+  multiply_add(1.0f, errors, f.cols_between(columns.first, columns.last),
+               panel_.data() + (columns.first - panel_first_), panel_.cols());
+}
+
+// Rounds columns one after another, feeding each one's error forward to the later ones.
+void Feedback::round(Range block) {
+  parallel_for(std::ssize(loss_),
+               [&](int64_t strip) { loss_[static_cast<size_t>(strip)] += round_strip(strip * kLanes, block); });
+}
+
+double Feedback::round_strip(int64_t first_row, Range block) {
+  const int rows = static_cast<int>(std::min<int64_t>(kLanes, weights_.rows() - first_row));
+  thread_local Scratch buffers;
+  auto& [x, original, stored, lost, window] = buffers;
+  for (auto* lanes : {&x, &original, &stored, &lost}) lanes->resize(static_cast<size_t>(block.last - block.first));
+  const auto at = [&](int64_t p) { return static_cast<size_t>(p - block.first); };
+
+  Strip from_panel{x.front().v, first_row, rows, block.first - panel_first_, block.last - panel_first_};
+  Strip from_weights{original.front().v, first_row, rows, block.first, block.last};
+  load_strip(panel_, from_panel);
+  load_strip(weights_, from_weights);
+  feed_forward(
+      block, x.data(), original.data(),
+      [&](int64_t p) {
+        if (on_the_way_ && p % q_.window() == 0)
+          fit_window(p, &x[at(p)], &original[at(p)], {nullptr, first_row, rows}, window);
+        std::copy_n(&x[at(p)], q_.step(), &stored[at(p)]);
+        q_.round({stored[at(p)].v, first_row, rows, place(p), place(p) + q_.step()});
+        return &stored[at(p)];
+      },
+      lost.data());
+  store_strip(from_weights, weights_.data(), weights_.cols());
+  return sum_of_squares(lost, rows);
+}
+
+// Takes columns in turn. stored(p) says what becomes of the step of columns that begins at p, from its `x`, which then
+// holds all that earlier columns feed forward. `original` becomes what storing took from each.
+template <class Stored>
+void Feedback::feed_forward(Range columns, Lanes* x, Lanes* original, Stored&& stored, Lanes* lost) const {
+  const int64_t step = q_.step(), stride = factor_.feedback.cols();
+  const auto f = [&](int64_t from, int64_t to) { return factor_.feedback.row(from) + to; };
+  for (const Range group : groups(columns)) {
+    for (int64_t p = group.first; p < group.last; p += step) {
+      const Lanes* values = stored(p);
+      for (int64_t i = p; i < p + step; ++i) {
+        const int64_t at = i - columns.first;
+        if (lost) scaled_difference(x[at], values[i - p], factor_.scale[static_cast<size_t>(i)], lost[at]);
+        scaled_difference(original[at], values[i - p], 1, original[at]);
+        feed_back(original + at, 1, f(i, i + 1), stride, group.last - i - 1, x + at + 1);
+      }
+    }
+    feed_back(original + (group.first - columns.first), group.last - group.first, f(group.first, group.last), stride,
+              columns.last - group.last, x + (group.last - columns.first));
+  }
+}
+
+// Fits the window that begins at a position to what its columns would be rounded from if those before them in the
+// window were stored exactly.
+void Feedback::fit_window(int64_t first, const Lanes* x, const Lanes* original, Strip strip,
+                          std::vector<Lanes>& buffer) {
+  const int64_t columns = q_.window();
+  buffer.resize(static_cast<size_t>(3 * columns));
+  Lanes *wanted = buffer.data(), *error = wanted + columns, *by_place = error + columns;
+  std::copy_n(x, columns, wanted);
+  std::copy_n(original, columns, error);
+  feed_forward(
+      {first, first + columns}, wanted, error, [&](int64_t p) { return wanted + (p - first); }, nullptr);
+
+  strip.first = place(first) / columns * columns;
+  strip.last = strip.first + columns;
+  strip.values = by_place->v;
+  for (int64_t i = 0; i < columns; ++i) by_place[place(first + i) - strip.first] = wanted[i];
+  q_.fit(strip, how_);
 }
 
 }  // namespace

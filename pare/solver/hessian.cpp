@@ -69,6 +69,19 @@ Matrix arranged(const Matrix& h, std::span<const int32_t> order, std::span<const
   return out;
 }
 
+// Divides every column of an upper triangular matrix by its diagonal element, and returns those.
+std::vector<float> take_scales(Matrix& upper) {
+  const std::vector<float> scales = diagonal_of(upper);
+  std::vector<float> inverse(scales.size());
+  std::ranges::transform(scales, inverse.begin(), [](float x) { return 1 / x; });
+  parallel_for(upper.rows(), [&](int64_t i) {
+    float* row = upper.row(i);
+    for (int64_t k = i + 1; k < upper.cols(); ++k) row[k] *= inverse[static_cast<size_t>(k)];
+    row[i] = 1;
+  });
+  return scales;
+}
+
 }  // namespace
 
 HessianFactor factor_hessian(const Matrix& hessian, int64_t window, const GptqOptions& options, int step) {
@@ -95,7 +108,11 @@ HessianFactor factor_hessian(const Matrix& hessian, int64_t window, const GptqOp
     // A dead column is tied to no other, so any positive value on the diagonal does.
     for (const int32_t c : factor.dead) add[static_cast<size_t>(c)] = static_cast<float>(mean);
     factor.damp = damp;
-    if (inverse_factor(arranged(hessian, factor.order, add), factor.upper)) return factor;
+    factor.feedback = arranged(hessian, factor.order, add);
+    if (cholesky_upper(factor.feedback)) {
+      factor.scale = take_scales(factor.feedback);
+      return factor;
+    }
     if (damp >= 1)
       throw Error({.what = "the second moment of a layer's inputs cannot be factored",
                    .expected = "a positive definite matrix",

@@ -24,17 +24,18 @@ Quantized round_to_nearest(MatrixView w, const Grid& grid, const FitHow& how) {
   Quantized q(grid, w.shape());
   FitHow fit = how;
   fit.nearest_follows = true;
-  for (int64_t window = 0; window < q.windows(); ++window) {
-    const int64_t first = window * q.window(), last = std::min(first + q.window(), w.cols);
-    q.fit(window, w, fit);
-    parallel_for((w.rows + kLanes - 1) / kLanes, [&](int64_t i) {
-      std::vector<float> values(static_cast<size_t>((last - first) * kLanes));
-      const int64_t row = i * kLanes;
-      Strip strip{values.data(), row, static_cast<int>(std::min<int64_t>(kLanes, w.rows - row)), first, last};
+  const int64_t columns = q.window();
+  parallel_for((w.rows + kLanes - 1) / kLanes, [&](int64_t i) {
+    const int64_t row = i * kLanes;
+    std::vector<float> values(static_cast<size_t>(columns * kLanes));
+    Strip strip{values.data(), row, static_cast<int>(std::min<int64_t>(kLanes, w.rows - row))};
+    for (strip.first = 0; strip.first < w.cols; strip.first = strip.last) {
+      strip.last = strip.first + columns;
       load_strip(w, strip);
+      q.fit(strip, fit);
       q.round(strip);
-    });
-  }
+    }
+  });
   return q;
 }
 

@@ -28,9 +28,12 @@ struct GptqOptions {
   FitHow fit = {};  // importance per original column; empty: HessianFactor::diagonal
 };
 
-// What GPTQ needs of a Hessian, factored once for all matrices that share an input (q, k and v; gate and up).
+// What GPTQ needs of a Hessian, factored once for all matrices that share an input (q, k and v; gate and up): with
+// H + damp·mean·I = R Rᵀ, R upper triangular, tr(E H Eᵀ) = Σ ‖columns of E R‖², and column k of E R holds no error of
+// later columns.
 struct HessianFactor {
-  Matrix upper;                 // U with UᵀU = (H + damp·mean·I)⁻¹, in `order`
+  Matrix feedback;              // R_ik / R_kk, in `order`: unit upper triangular
+  std::vector<float> scale;     // R_kk, in `order`
   std::vector<int32_t> order;   // position -> column; empty: natural
   std::vector<int32_t> dead;    // columns whose inputs were always 0
   std::vector<float> diagonal;  // of the damped H, per original column
@@ -44,9 +47,10 @@ HessianFactor factor_hessian(const Matrix& hessian, int64_t window, const GptqOp
 
 struct GptqResult {
   Quantized quantized;
-  double loss = 0;  // sum of squared, feedback-scaled errors: tr((W-Q) H (W-Q)ᵀ) of the damped H
+  double loss = 0;  // tr((W-Q) H (W-Q)ᵀ) of the damped H
 };
-// Source: Frantar et al. 2022 (arXiv 2210.17323), on any grid; order and fits per design/quality.md §3.3.
+// Source: Frantar et al. 2022 (arXiv 2210.17323), on any grid; order and fits per design/quality.md §3.3. Computed from
+// the Cholesky factor of H itself instead of its inverse's, as in Chen et al. 2025 (arXiv 2507.18553): the same codes.
 GptqResult gptq(Matrix w, const HessianFactor& factor, const Grid& grid, const GptqOptions& options);
 
 // tr((W-Q) H (W-Q)ᵀ), and the same over tr(W H Wᵀ).

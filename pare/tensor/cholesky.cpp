@@ -1,4 +1,4 @@
-// Cholesky and the inverse of its factor, in panels: a block on the diagonal is factored on one thread, all else is
+// Cholesky factors, in panels: a block on the diagonal is factored on one thread, all else is
 // triangular solves and, mostly, products, both parallel over tiles.
 #include <cblas.h>
 #include <lapacke.h>
@@ -53,41 +53,6 @@ void subtract_gram(Matrix& a, int64_t first, int64_t mid) {
   });
 }
 
-// Takes a block out of m and leaves zeros.
-Matrix take(Matrix& m, int64_t first_row, int64_t last_row, int64_t first_col, int64_t last_col) {
-  Matrix out(last_row - first_row, last_col - first_col);
-  parallel_for(out.rows(), [&](int64_t i) {
-    float* from = m.row(first_row + i) + first_col;
-    std::copy_n(from, out.cols(), out.row(i));
-    std::fill_n(from, out.cols(), 0.0f);
-  });
-  return out;
-}
-
-// rows := L⁻¹ · rows, L the block that stood on the diagonal in their last columns.
-void solve_beside(const Matrix& block, float* rows, int64_t count, int64_t stride) {
-  for_tiles(tiles(count, kSolveTile), [&](int64_t tile) {
-    const int64_t c = tile * kSolveTile;
-    cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, to_int(block.rows()),
-                to_int(std::min(kSolveTile, count - c)), 1.0f, block.data(), to_int(block.cols()), rows + c,
-                to_int(stride));
-  });
-}
-
-// Lower triangular l := l⁻¹ (zeros above the diagonal stay zeros) by forward substitution on the identity, which grows
-// where l shrinks: after a panel's turn its rows are final, and the rows below hold what later panels are still to be
-// applied to.
-void invert_lower(Matrix& l) {
-  const int64_t n = l.rows();
-  for (int64_t first = 0; first < n; first += kPanel) {
-    const int64_t last = std::min(first + kPanel, n);
-    const Matrix block = take(l, first, last, first, last), below = take(l, last, n, first, last);
-    for (int64_t i = first; i < last; ++i) l(i, i) = 1;
-    solve_beside(block, l.row(first), last, n);
-    multiply_add(-1.0f, below, MatrixView(l.row(first), last - first, last, n), l.row(last), n);
-  }
-}
-
 void zero_above_diagonal(Matrix& m) {
   parallel_for(m.rows(), [&](int64_t r) { std::fill(m.row(r) + r + 1, m.row(r) + m.cols(), 0.0f); });
 }
@@ -118,14 +83,12 @@ bool cholesky_lower(Matrix& a) {
   return true;
 }
 
-// J h J = L Lᵀ gives h⁻¹ = Uᵀ U for U = J L⁻¹ J, which is upper triangular: one factorization, one triangular inverse.
-bool inverse_factor(Matrix h, Matrix& u) {
-  reverse_both(h);
-  if (!cholesky_lower(h)) return false;
-  zero_above_diagonal(h);
-  invert_lower(h);
-  reverse_both(h);
-  u = std::move(h);
+// J h J = L Lᵀ gives h = R Rᵀ for R = J L J, which is upper triangular.
+bool cholesky_upper(Matrix& a) {
+  reverse_both(a);
+  if (!cholesky_lower(a)) return false;
+  zero_above_diagonal(a);
+  reverse_both(a);
   return true;
 }
 

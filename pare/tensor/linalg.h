@@ -24,10 +24,10 @@ void add_gram(MatrixView x, Matrix& h);
 // Mirrors the lower triangle onto the upper one.
 void mirror_lower(Matrix& h);
 
-// In-place lower Cholesky factor of the lower triangle. False when not positive definite (content then undefined).
+// In-place Cholesky factors of a symmetric matrix, false when it is not positive definite (content then undefined).
+// Lower L, a = L Lᵀ: reads and writes the lower triangle only.
 bool cholesky_lower(Matrix& a);
-// Upper triangular U with Uᵀ U = h⁻¹ for symmetric h (both triangles given); strictly lower part zero.
-// False when h is not positive definite. Source: GPTQ, Frantar et al. 2022, section 3.3.
-bool inverse_factor(Matrix h, Matrix& u);
+// Upper R, a = R Rᵀ: both triangles given; strictly lower part zero.
+bool cholesky_upper(Matrix& a);
 
 }  // namespace pare
