@@ -8,6 +8,7 @@
 #include "pare/base/error.h"
 #include "pare/base/mapped_file.h"
 #include "pare/base/threads.h"
+#include "pare/tensor/linalg.h"
 
 namespace pare {
 namespace {
@@ -43,23 +44,12 @@ bool convertible(DType type) { return info(type).floating; }
 }  // namespace
 
 void check_finite(MatrixView w, const std::string& tensor, int64_t first_row) {
-  std::vector<int64_t> bad(static_cast<size_t>(w.rows), -1);
-  parallel_for((w.rows + 63) / 64, [&](int64_t block) {
-    for (int64_t r = block * 64; r < std::min(w.rows, block * 64 + 64); ++r) {
-      float sum = 0;  // NaN as soon as one value is NaN or infinite
-      for (int64_t c = 0; c < w.cols; ++c) sum += w(r, c) * 0.0f;
-      if (sum == 0.0f) continue;
-      for (int64_t c = 0; c < w.cols && bad[static_cast<size_t>(r)] < 0; ++c)
-        if (!std::isfinite(w(r, c))) bad[static_cast<size_t>(r)] = c;
-    }
-  });
-  for (int64_t r = 0; r < w.rows; ++r)
-    if (const int64_t c = bad[static_cast<size_t>(r)]; c >= 0)
-      throw Error({.what = "the weights hold a value that is not finite",
-                   .where = fmt::format("{} at row {}, column {}", tensor, first_row + r, c),
-                   .expected = "finite numbers",
-                   .got = fmt::format("{}", w(r, c)),
-                   .remedy = "the checkpoint is damaged; fetch it again or ask its author"});
+  if (const auto bad = find_not_finite(w))
+    throw Error({.what = "the weights hold a value that is not finite",
+                 .where = fmt::format("{} at row {}, column {}", tensor, first_row + bad->row, bad->col),
+                 .expected = "finite numbers",
+                 .got = fmt::format("{}", w(bad->row, bad->col)),
+                 .remedy = "the checkpoint is damaged; fetch it again or ask its author"});
 }
 
 Matrix take_rows(Matrix m, std::span<const int64_t> order) {
