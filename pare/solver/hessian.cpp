@@ -53,31 +53,42 @@ std::vector<int32_t> choose_order(std::span<const float> diagonal, ColumnOrder o
   return out;
 }
 
-// h with rows and columns in `order` (empty: as they are) and `add` on the diagonal.
-Matrix arranged(const Matrix& h, std::span<const int32_t> order, std::span<const float> add) {
-  Matrix out(h.rows(), h.cols());
-  parallel_for(h.rows(), [&](int64_t i) {
-    const int64_t column = order.empty() ? i : order[static_cast<size_t>(i)];
-    const float* from = h.row(column);
-    float* to = out.row(i);
-    if (order.empty())
-      std::copy_n(from, h.cols(), to);
-    else
-      for (const int32_t c : order) *to++ = from[c];
-    out(i, i) += add[static_cast<size_t>(column)];
+// The lower triangle of h with rows and columns in the reverse of `order` (empty: as they are) and `add` on the
+// diagonal.
+Matrix reversed(const Matrix& h, std::span<const int32_t> order, std::span<const float> add) {
+  const int64_t n = h.rows();
+  Matrix out(n, n);
+  const auto column = [&](int64_t p) { return order.empty() ? p : order[static_cast<size_t>(p)]; };
+  parallel_for(n, [&](int64_t r) {
+    const int64_t row = column(n - 1 - r);
+    const float* from = h.row(row);
+    float* to = out.row(r);
+    for (int64_t c = 0; c <= r; ++c) to[c] = from[column(n - 1 - c)];
+    to[r] += add[static_cast<size_t>(row)];
   });
   return out;
 }
 
-// Divides every column of an upper triangular matrix by its diagonal element, and returns those.
-std::vector<float> take_scales(Matrix& upper) {
-  const std::vector<float> scales = diagonal_of(upper);
-  std::vector<float> inverse(scales.size());
-  std::ranges::transform(scales, inverse.begin(), [](float x) { return 1 / x; });
-  parallel_for(upper.rows(), [&](int64_t i) {
-    float* row = upper.row(i);
-    for (int64_t k = i + 1; k < upper.cols(); ++k) row[k] *= inverse[static_cast<size_t>(k)];
-    row[i] = 1;
+// From L with J h J = L Lᵀ, J the reversal: R = J L J is upper triangular and h = R Rᵀ. Turns L into R with every
+// column divided by its diagonal element, and returns those.
+std::vector<float> turn_into_feedback(Matrix& l) {
+  const int64_t n = l.rows();
+  std::vector<float> scales(static_cast<size_t>(n)), inverse(scales.size());
+  for (int64_t k = 0; k < n; ++k) {
+    scales[static_cast<size_t>(k)] = l(n - 1 - k, n - 1 - k);
+    inverse[static_cast<size_t>(k)] = 1 / scales[static_cast<size_t>(k)];
+  }
+  const auto write = [&](int64_t row, const std::vector<float>& reversed_row) {
+    float* to = l.row(row);
+    std::fill_n(to, row, 0.0f);
+    to[row] = 1;
+    for (int64_t k = row + 1; k < n; ++k)
+      to[k] = reversed_row[static_cast<size_t>(n - 1 - k)] * inverse[static_cast<size_t>(k)];
+  };
+  parallel_for((n + 1) / 2, [&](int64_t r) {
+    const std::vector<float> first(l.row(r), l.row(r) + n), last(l.row(n - 1 - r), l.row(n - 1 - r) + n);
+    write(r, last);
+    write(n - 1 - r, first);
   });
   return scales;
 }
@@ -108,9 +119,9 @@ HessianFactor factor_hessian(const Matrix& hessian, int64_t window, const GptqOp
     // A dead column is tied to no other, so any positive value on the diagonal does.
     for (const int32_t c : factor.dead) add[static_cast<size_t>(c)] = static_cast<float>(mean);
     factor.damp = damp;
-    factor.feedback = arranged(hessian, factor.order, add);
-    if (cholesky_upper(factor.feedback)) {
-      factor.scale = take_scales(factor.feedback);
+    factor.feedback = reversed(hessian, factor.order, add);
+    if (cholesky_lower(factor.feedback)) {
+      factor.scale = turn_into_feedback(factor.feedback);
       return factor;
     }
     if (damp >= 1)

@@ -1,4 +1,4 @@
-// Cholesky factors, in panels: a block on the diagonal is factored on one thread, all else is
+// The Cholesky factor, in panels: a block on the diagonal is factored on one thread, all else is
 // triangular solves and, mostly, products, both parallel over tiles.
 #include <cblas.h>
 #include <lapacke.h>
@@ -53,21 +53,6 @@ void subtract_gram(Matrix& a, int64_t first, int64_t mid) {
   });
 }
 
-void zero_above_diagonal(Matrix& m) {
-  parallel_for(m.rows(), [&](int64_t r) { std::fill(m.row(r) + r + 1, m.row(r) + m.cols(), 0.0f); });
-}
-
-// J m J, J being the reversal of an order: all values back to front.
-void reverse_both(Matrix& m) {
-  const int64_t n = m.rows();
-  parallel_for((n + 1) / 2, [&](int64_t r) {
-    if (r == n - 1 - r)
-      std::reverse(m.row(r), m.row(r) + m.cols());
-    else
-      std::swap_ranges(m.row(r), m.row(r) + m.cols(), std::make_reverse_iterator(m.row(n - 1 - r) + m.cols()));
-  });
-}
-
 }  // namespace
 
 bool cholesky_lower(Matrix& a) {
@@ -80,15 +65,6 @@ bool cholesky_lower(Matrix& a) {
     solve_below(block, width, n, block + width * n, n - last);
     subtract_gram(a, first, last);
   }
-  return true;
-}
-
-// J h J = L Lᵀ gives h = R Rᵀ for R = J L J, which is upper triangular.
-bool cholesky_upper(Matrix& a) {
-  reverse_both(a);
-  if (!cholesky_lower(a)) return false;
-  zero_above_diagonal(a);
-  reverse_both(a);
   return true;
 }
 

@@ -24,10 +24,7 @@ void add_gram(MatrixView x, Matrix& h);
 // Mirrors the lower triangle onto the upper one.
 void mirror_lower(Matrix& h);
 
-// In-place Cholesky factors of a symmetric matrix, false when it is not positive definite (content then undefined).
-// Lower L, a = L Lᵀ: reads and writes the lower triangle only.
+// In-place lower Cholesky factor of the lower triangle. False when not positive definite (content then undefined).
 bool cholesky_lower(Matrix& a);
-// Upper R, a = R Rᵀ: both triangles given; strictly lower part zero.
-bool cholesky_upper(Matrix& a);
 
 }  // namespace pare
