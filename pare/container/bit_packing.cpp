@@ -106,6 +106,8 @@ void unpack_tile(const std::byte* words, int64_t outputs, int64_t cols, uint8_t*
 template <class F>
 void with_bits(int bits, F&& body) {
   switch (bits) {
+    case 1:
+      return body.template operator()<1>();
     case 2:
       return body.template operator()<2>();
     case 3:
@@ -121,7 +123,7 @@ void with_bits(int bits, F&& body) {
     case 8:
       return body.template operator()<8>();
     default:
-      throw std::logic_error("codes have 2 to 8 bits");
+      throw std::logic_error("codes have 1 to 8 bits");
   }
 }
 
@@ -179,6 +181,107 @@ void unpack_columns(int bits, std::span<const std::byte> words, std::span<const 
       for (int64_t c = 0; c < cols; ++c) to[c] = rows[r][order[static_cast<size_t>(c)]];
     }
   });
+}
+
+namespace {
+
+int64_t stride_of(size_t bytes, int64_t rows, [[maybe_unused]] int bits, [[maybe_unused]] int64_t cols) {
+  const int64_t stride = rows > 0 ? static_cast<int64_t>(bytes) / rows : 0;
+  assert(stride * rows == static_cast<int64_t>(bytes) && stride * 8 >= cols * bits);
+  return stride;
+}
+
+// One row through a buffer of whole runs, in which the columns of each eight stand in their places.
+template <int kBits>
+void pack_row(const uint8_t* codes, int64_t cols, const RowOrder8& order, std::byte* out, int64_t stride) {
+  uint8_t run[kPackRun];
+  for (int64_t c = 0, at = 0; at < stride; c += kPackRun, at += 4 * kBits) {
+    std::memset(run, 0, sizeof run);
+    const int64_t count = std::clamp<int64_t>(cols - c, 0, kPackRun);
+    if (order.trivial()) {
+      if (count > 0) std::memcpy(run, codes + c, static_cast<size_t>(count));
+    } else {
+      for (int64_t i = 0; i < kPackRun; ++i)
+        if (const int64_t column = i / 8 * 8 + order.place[static_cast<size_t>(i % 8)]; column < count)
+          run[i] = codes[c + column];
+    }
+    const auto words = pack_run<kBits>(run);
+    std::memcpy(out + at, words.data(), static_cast<size_t>(std::min<int64_t>(stride - at, 4 * kBits)));
+  }
+}
+template <int kBits>
+void unpack_row(const std::byte* from, int64_t stride, const RowOrder8& order, uint8_t* codes, int64_t cols) {
+  uint8_t run[kPackRun];
+  for (int64_t c = 0, at = 0; c < cols; c += kPackRun, at += 4 * kBits) {
+    std::array<uint32_t, kBits> words = {};
+    std::memcpy(words.data(), from + at, static_cast<size_t>(std::min<int64_t>(stride - at, 4 * kBits)));
+    unpack_run<kBits>(words, run);
+    const int64_t count = std::min(cols - c, kPackRun);
+    if (order.trivial()) {
+      std::memcpy(codes + c, run, static_cast<size_t>(count));
+    } else {
+      for (int64_t i = 0; i < kPackRun; ++i)
+        if (const int64_t column = i / 8 * 8 + order.place[static_cast<size_t>(i % 8)]; column < count)
+          codes[c + column] = run[i];
+    }
+  }
+}
+
+constexpr int64_t kRowsPerTask = 16;
+template <class Body>
+void for_rows(int64_t rows, const Body& body) {
+  parallel_for((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+    for (int64_t r = task * kRowsPerTask; r < std::min(rows, (task + 1) * kRowsPerTask); ++r) body(r);
+  });
+}
+
+}  // namespace
+
+void pack_rows(int bits, const Plane<uint8_t>& codes, std::span<std::byte> words, const RowOrder8& order) {
+  const int64_t stride = stride_of(words.size(), codes.rows(), bits, codes.cols());
+  with_bits(bits, [&]<int kBits>() {
+    for_rows(codes.rows(),
+             [&](int64_t r) { pack_row<kBits>(codes.row(r), codes.cols(), order, words.data() + r * stride, stride); });
+  });
+}
+
+void unpack_rows(int bits, std::span<const std::byte> words, Plane<uint8_t>& codes, const RowOrder8& order) {
+  const int64_t stride = stride_of(words.size(), codes.rows(), bits, codes.cols());
+  with_bits(bits, [&]<int kBits>() {
+    for_rows(codes.rows(), [&](int64_t r) {
+      unpack_row<kBits>(words.data() + r * stride, stride, order, codes.row(r), codes.cols());
+    });
+  });
+}
+
+Plane<uint8_t> gathered(const Plane<uint8_t>& codes, std::span<const int32_t> order) {
+  if (order.empty()) return codes;
+  Plane<uint8_t> out(codes.rows(), codes.cols());
+  for_rows(codes.rows(), [&](int64_t r) {
+    for (int64_t c = 0; c < codes.cols(); ++c) out(r, c) = codes(r, order[static_cast<size_t>(c)]);
+  });
+  return out;
+}
+
+Plane<uint8_t> scattered(const Plane<uint8_t>& codes, std::span<const int32_t> order) {
+  if (order.empty()) return codes;
+  Plane<uint8_t> out(codes.rows(), codes.cols());
+  for_rows(codes.rows(), [&](int64_t r) {
+    for (int64_t c = 0; c < codes.cols(); ++c) out(r, order[static_cast<size_t>(c)]) = codes(r, c);
+  });
+  return out;
+}
+
+Plane<uint8_t> transposed_codes(const Plane<uint8_t>& codes) {
+  constexpr int64_t kBlock = 64;
+  Plane<uint8_t> out(codes.cols(), codes.rows());
+  parallel_for((codes.cols() + kBlock - 1) / kBlock, [&](int64_t block) {
+    const int64_t first = block * kBlock, last = std::min(first + kBlock, codes.cols());
+    for (int64_t r = 0; r < codes.rows(); r += kBlock)
+      for (int64_t c = first; c < last; ++c)
+        for (int64_t i = r; i < std::min(r + kBlock, codes.rows()); ++i) out(c, i) = codes(i, c);
+  });
+  return out;
 }
 
 }  // namespace pare

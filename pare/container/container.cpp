@@ -1,15 +1,19 @@
 #include "pare/container/container.h"
 
 #include <algorithm>
-#include <array>
 
 #include "pare/base/error.h"
 #include "pare/container/containers.h"
+#include "pare/container/hf_format.h"
 
 namespace pare {
 
 std::span<const Container> all_containers() {
-  static const std::array kAll{kGptqContainer, kGptqV2Container, kSafetensorsContainer, kGgufContainer};
+  static const std::vector<Container> kAll = [] {
+    std::vector<Container> all = hf_containers();
+    all.push_back(kGgufContainer);
+    return all;
+  }();
   return kAll;
 }
 

@@ -28,8 +28,8 @@ struct OutputTensor {
   std::string name;            // logical, in the container's spelling, with ".weight" or ".bias"
   std::vector<int64_t> shape;  // outermost first
   std::optional<Grid> grid;    // nullopt: floats of `dtype`
-  DType dtype = DType::f32;
-  bool ordered = false;  // columns may carry an order
+  DType dtype = DType::f32;    // on a grid: what readers expand it to
+  bool ordered = false;        // columns may carry an order
 };
 
 // Everything a writer must know before the first byte: hence the exact size.
@@ -61,10 +61,14 @@ class Writer {
 };
 
 struct Container {
-  std::string_view name;  // "gptq", "gptq_v2", "safetensors" (floats only), "gguf"
+  std::string_view name;  // "gptq", "gptq_v2", "awq", "safetensors" (floats only), "gguf"
   Verdict (*accept)(const Grid& wanted, bool ordered);
   int64_t (*output_bytes)(const OutputPlan& plan);  // of the weight files; exact
   std::unique_ptr<Writer> (*create)(const std::filesystem::path& path, const OutputPlan& plan, bool overwrite);
+  // An accepted grid for one matrix of a model whose floats have this type, perhaps narrowed again (scales in that
+  // type), or why that matrix must stay in floats. Null: as accepted.
+  Verdict (*place)(const Grid& accepted, Shape shape, DType floats) = nullptr;
+  bool embeddings = false;  // its readers take embeddings on a grid
 };
 std::span<const Container> all_containers();
 const Container& find_container(std::string_view name);  // throws Error listing the known

@@ -129,6 +129,6 @@ std::unique_ptr<Writer> create(const fs::path& path, const OutputPlan& plan, boo
 
 }  // namespace
 
-const Container kGgufContainer{"gguf", accept, output_bytes, create};
+const Container kGgufContainer{"gguf", accept, output_bytes, create, nullptr, true};
 
 }  // namespace pare

@@ -3,24 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <map>
 
 #include "pare/base/error.h"
+#include "pare/container/hf_format.h"
 
 namespace pare {
 namespace {
 
 // ---- reading
-
-std::string text_of(const Json& config, const char* key) {
-  const auto at = config.find(key);
-  return at != config.end() && at->is_string() ? at->get<std::string>() : std::string();
-}
-bool flag_of(const Json& config, const char* key, bool otherwise) {
-  const auto at = config.find(key);
-  return at != config.end() && at->is_boolean() ? at->get<bool>() : otherwise;
-}
 
 [[noreturn]] void refuse(const std::string& what, const std::string& where, const std::string& got,
                          const std::string& expected = "float weights, or GPTQ in the format gptq or gptq_v2") {
@@ -29,14 +20,6 @@ bool flag_of(const Json& config, const char* key, bool otherwise) {
                .expected = expected,
                .got = got,
                .remedy = "give the original model, or save this one as GPTQ"});
-}
-
-// Older AWQ files name no method, but a version of the packing.
-std::string method_of(const Json& config) {
-  const std::string method = text_of(config, "quant_method");
-  if (!method.empty()) return method;
-  if (config.contains("zero_point") && config.contains("version")) return "awq";
-  return "gptq";
 }
 
 // GPTQModel subtracts one from whole words of zero points, so that it can store a zero of 0.
@@ -52,23 +35,6 @@ bool written_by_gptqmodel(const Json& config) {
 }
 
 // ---- writing
-
-std::string_view module_of(std::string_view weight) {
-  constexpr std::string_view kSuffix = ".weight";
-  return weight.ends_with(kSuffix) ? weight.substr(0, weight.size() - kSuffix.size()) : weight;
-}
-
-// Layers of decoder blocks have a number in their path: "model.layers.3.mlp.up_proj".
-bool in_block(std::string_view name) {
-  for (size_t begin = 0; begin < name.size();) {
-    const size_t end = std::min(name.find('.', begin), name.size());
-    const std::string_view part = name.substr(begin, end - begin);
-    if (!part.empty() && std::all_of(part.begin(), part.end(), [](unsigned char c) { return std::isdigit(c) != 0; }))
-      return true;
-    begin = end + 1;
-  }
-  return false;
-}
 
 // A regular expression that matches exactly this name.
 std::string pattern_of(std::string_view module) {
@@ -108,7 +74,7 @@ Json dynamic_rules(const OutputPlan& plan, const Rule& rule) {
   Json out = Json::object();
   for (const OutputTensor& t : plan.tensors) {
     if (!t.name.ends_with(".weight")) continue;
-    const std::string pattern = pattern_of(module_of(t.name));
+    const std::string pattern = pattern_of(module_of_weight(t.name));
     if (!t.grid) {
       if (t.shape.size() == 2 && in_block(t.name)) out["-:" + pattern] = Json::object();
     } else if (const Rule own = rule_of(t); own != rule) {
@@ -124,10 +90,6 @@ GptqConvention read_gptq_config(const Json& config, const std::string& where) {
   GptqConvention out;
   if (config.is_null()) return out;
   if (!config.is_object()) refuse("the quantization config is no JSON object", where, config.type_name(), "an object");
-  const std::string method = method_of(config);
-  if (method != "gptq")
-    refuse(fmt::format("reading {} checkpoints is not built yet", method.substr(0, 64)), where,
-           fmt::format("quant_method \"{}\"", method.substr(0, 64)));
   std::string format = text_of(config, "checkpoint_format");
   if (format.empty()) format = text_of(config, "format");
   if (flag_of(config, "is_marlin_format", false)) format = "marlin";

@@ -10,8 +10,8 @@
 
 namespace pare {
 
-// Reads what the layers need; null stands for a checkpoint that says nothing. Throws Error for every other method of
-// quantization and for variants of GPTQ that are not read, saying which.
+// Reads what the layers need; null stands for a checkpoint that says nothing. Throws Error for variants of GPTQ that
+// are not read, saying which.
 GptqConvention read_gptq_config(const Json& config, const std::string& where);
 
 // What transformers, vLLM and GPTQModel want to find for this plan: the most frequent grid as the rule, every other

@@ -1,4 +1,4 @@
-// A directory of safetensors files beside config.json, float or GPTQ.
+// A directory of safetensors files beside config.json. Quantized layers are read by the format that recognises them.
 
 #include <fmt/format.h>
 
@@ -8,8 +8,7 @@
 
 #include "pare/base/error.h"
 #include "pare/container/checkpoint.h"
-#include "pare/container/gptq_config.h"
-#include "pare/container/gptq_tensors.h"
+#include "pare/container/hf_format.h"
 #include "pare/container/safetensors.h"
 #include "pare/container/shard_index.h"
 
@@ -18,13 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kWeight = ".weight";
 constexpr size_t kMaxWarnings = 16;
-
-std::optional<std::string> without_suffix(const std::string& name, std::string_view suffix) {
-  if (!name.ends_with(suffix)) return std::nullopt;
-  return name.substr(0, name.size() - suffix.size());
-}
 
 class HfCheckpoint : public Checkpoint {
  public:
@@ -36,22 +29,21 @@ class HfCheckpoint : public Checkpoint {
     else
       read_file(weights, nullptr);
     read_aliases();
-    find_modules();
-    read_quantization_config();
+    find_format();
   }
 
   Format format() const override { return Format::huggingface; }
 
-  bool has(const std::string& name) const override { return module_of(name) != nullptr || stored(name) != nullptr; }
+  bool has(const std::string& name) const override { return layer_of(name) != nullptr || stored(name) != nullptr; }
 
   std::optional<Shape> shape_of(const std::string& name) const override {
-    if (const GptqParts* parts = module_of(name)) return gptq_layout(*parts).shape();
+    if (const HfLayer* layer = layer_of(name)) return reader_->shape(*layer);
     if (const StoredTensor* t = stored(name)) return matrix_shape(t->shape);
     return std::nullopt;
   }
 
   Weight load(const std::string& name) const override {
-    if (const GptqParts* parts = module_of(name)) return decode_gptq(*parts, convention_);
+    if (const HfLayer* layer = layer_of(name)) return reader_->load(*layer);
     const StoredTensor* t = stored(name);
     if (!t)
       throw Error({.what = "the checkpoint lacks a tensor",
@@ -62,30 +54,27 @@ class HfCheckpoint : public Checkpoint {
   }
 
   std::optional<Grid> grid_of_weight(const std::string& name) const override {
-    const GptqParts* parts = module_of(name);
-    if (!parts) return std::nullopt;
-    return gptq_spec(*parts, convention_);
+    const HfLayer* layer = layer_of(name);
+    if (!layer) return std::nullopt;
+    return reader_->grid(*layer);
   }
 
   std::string quantization() const override {
-    if (modules_.empty()) return "none";
+    if (!reader_ || reader_->layers().empty()) return "none";
     std::map<std::string, int64_t> weights;  // by grid
-    for (const auto& [module, parts] : modules_) {
-      const GptqLayout l = gptq_layout(parts);
-      const AffineSpec spec{.bits = l.bits, .group = l.groups == 1 ? 0 : l.group(), .symmetric = convention_.symmetric};
-      weights[name_of(spec)] += l.shape().size();
-    }
+    for (const auto& [name, layer] : reader_->layers())
+      weights[name_of(reader_->rough_grid(layer))] += reader_->shape(layer).size();
     const auto most = std::max_element(weights.begin(), weights.end(),
                                        [](const auto& a, const auto& b) { return a.second < b.second; });
-    return fmt::format("gptq {}{}", most->first, weights.size() > 1 ? " and others" : "");
+    return fmt::format("{} {}{}", reader_->convention(), most->first, weights.size() > 1 ? " and others" : "");
   }
 
  protected:
   std::vector<const StoredTensor*> parts_of(const std::string& name) const override {
     std::vector<const StoredTensor*> out;
-    if (const GptqParts* parts = module_of(name)) {
-      for (const StoredTensor* t : {parts->qweight, parts->qzeros, parts->scales, parts->g_idx})
-        if (t) out.push_back(t);
+    if (const HfLayer* layer = layer_of(name)) {
+      std::copy_if(layer->parts.begin(), layer->parts.end(), std::back_inserter(out),
+                   [](const StoredTensor* t) { return t != nullptr; });
     } else if (const StoredTensor* t = stored(name)) {
       out.push_back(t);
     }
@@ -153,56 +142,40 @@ class HfCheckpoint : public Checkpoint {
       if (!find(alias) && find(target)) aliases_.emplace(alias, target);
   }
 
-  void find_modules() {
-    for (const StoredTensor& t : tensors()) {
-      const auto module = without_suffix(t.name, ".qweight");
-      if (!module) continue;
-      const GptqParts parts{*module, &t, find(*module + ".qzeros"), find(*module + ".scales"),
-                            find(*module + ".g_idx")};
-      if (find(*module + ".weight"))
-        throw Error({.what = "the checkpoint holds a layer twice, quantized and not",
-                     .where = t.file.string(),
-                     .got = *module,
-                     .remedy = "the checkpoint is damaged"});
-      modules_.emplace(*module, parts);
+  void find_format() {
+    auto [quantization, where] = find_quantization_config();
+    const HfFiles files{.config = config_,
+                        .quantization = std::move(quantization),
+                        .where = std::move(where),
+                        .model = path_,
+                        .tensors = tensors(),
+                        .find = [this](const std::string& name) { return find(name); },
+                        .warn = [this](std::string text) { warn(std::move(text)); }};
+    if (!files.quantization.is_null() && !files.quantization.is_object())
+      refuse_config(files, "the quantization config is no JSON object", "an object", files.quantization.type_name());
+    for (const HfFormat* format : all_hf_formats()) {
+      if (!format->matches || !format->matches(files)) continue;
+      reader_ = format->open(files);
+      return;
     }
+    refuse_unknown(files);
   }
 
-  void read_quantization_config() {
-    const auto [json, where] = find_quantization_config();
-    if (json.is_null() && modules_.empty()) return;
-    convention_ = read_gptq_config(json, where);
-    for (const auto& [module, parts] : modules_) {
-      if (!parts.qzeros || !parts.scales)
-        throw Error({.what = "a quantized layer is incomplete",
-                     .where = fmt::format("{}, {}", parts.qweight->file.string(), module),
-                     .expected = "qweight, qzeros and scales",
-                     .got = parts.scales ? "no qzeros" : "no scales",
-                     .remedy = "the checkpoint is damaged, or of a kind that is not read yet"});
-      refuse_awq(parts);
-    }
-    if (!modules_.empty() && contradicts_format(modules_.begin()->second, convention_))
-      warn(
-          fmt::format("{}: the zero points contradict the checkpoint_format; symmetric zero points are read as the "
-                      "middle code",
-                      where));
-  }
-
-  // AWQ packs along the outputs: eight times as many scales as columns of words. Without a config it is known by that.
-  static void refuse_awq(const GptqParts& parts) {
-    const auto &words = parts.qweight->shape, &scales = parts.scales->shape;
-    if (words.size() == 2 && scales.size() == 2 && words[1] > 0 && scales[1] == 8 * words[1])
-      throw Error({.what = "reading awq checkpoints is not built yet",
-                   .where = fmt::format("{}, {}", parts.qweight->file.string(), parts.module),
-                   .expected = "float weights or GPTQ",
-                   .remedy = "give the original model, or save this one as GPTQ"});
+  static void refuse_unknown(const HfFiles& files) {
+    if (files.quantization.is_null()) return;
+    const std::string method = files.method().substr(0, 64);
+    if (!method.empty())
+      refuse_config(files, fmt::format("reading {} checkpoints is not built yet", method),
+                    "float weights, or a method that Pare reads", fmt::format("quant_method \"{}\"", method));
   }
 
   std::pair<Json, std::string> find_quantization_config() const {
     const fs::path main = path_ / "config.json";
-    for (const char* key : {"quantization_config", "compression_config"})
+    for (const char* key : {"quantization_config", "compression_config", "quantization"})
       if (const auto at = config_.find(key); at != config_.end() && !at->is_null()) return {*at, main.string()};
-    if (modules_.empty()) return {Json(), main.string()};
+    const bool packed = std::any_of(tensors().begin(), tensors().end(),
+                                    [](const StoredTensor& t) { return t.name.ends_with(".qweight"); });
+    if (!packed) return {Json(), main.string()};
     for (const char* name : {"quantize_config.json", "quant_config.json"})
       if (fs::exists(path_ / name)) return {read_json_file((path_ / name).string()), (path_ / name).string()};
     return {Json(), main.string()};
@@ -213,11 +186,10 @@ class HfCheckpoint : public Checkpoint {
     return at == aliases_.end() ? name : at->second;
   }
   const StoredTensor* stored(const std::string& name) const { return find(resolved(name)); }
-  const GptqParts* module_of(const std::string& name) const {
-    const auto module = without_suffix(name, kWeight);
-    if (!module) return nullptr;
-    const auto at = modules_.find(*module);
-    return at == modules_.end() ? nullptr : &at->second;
+  const HfLayer* layer_of(const std::string& name) const {
+    if (!reader_) return nullptr;
+    const auto at = reader_->layers().find(name);
+    return at == reader_->layers().end() ? nullptr : &at->second;
   }
   void warn(std::string text) {
     if (warnings_.size() < kMaxWarnings) warnings_.push_back(std::move(text));
@@ -225,8 +197,7 @@ class HfCheckpoint : public Checkpoint {
 
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
   std::map<std::string, std::string> noted_;  // __metadata__ of all files
-  std::map<std::string, GptqParts> modules_;
-  GptqConvention convention_;
+  std::unique_ptr<HfReader> reader_;          // null: nothing is quantized
 };
 
 }  // namespace

@@ -110,6 +110,12 @@ std::string groups_that_divide(int64_t cols) {
   return out.empty() ? "-1 (the whole row)" : out + " or -1 (the whole row)";
 }
 
+// The type of the floats that a tensor is made from.
+DType floats_of(const PlannedTensor& t) {
+  const auto type = dtype_from_name(t.from);
+  return type && (*type == DType::bf16 || *type == DType::f32) ? *type : DType::f16;
+}
+
 class Planner {
  public:
   explicit Planner(Plan& plan) : plan_(plan), wishes_(plan.settings, plan.config) {}
@@ -137,14 +143,14 @@ class Planner {
                    .expected = "a grid of this container",
                    .got = name_of(wanted),
                    .remedy = verdict.remedy});
-    if (t.role == Role::token_embedding && plan_.container->name != "gguf")
-      throw Error({.what = "GPTQ files hold embeddings as floats",
+    if (t.role == Role::token_embedding && !plan_.container->embeddings)
+      throw Error({.what = fmt::format("the {} container holds embeddings as floats", plan_.container->name),
                    .where = t.name,
                    .got = name_of(wanted),
                    .remedy = "leave --embeddings away, or write a GGUF file"});
     const int64_t cols = t.shape[1];
     if (divides(*verdict.grid, cols)) {
-      keep_unless_packable(t, *verdict.grid);
+      place(t, *verdict.grid);
       return;
     }
     if (const auto* affine = std::get_if<AffineSpec>(&*verdict.grid))
@@ -169,15 +175,15 @@ class Planner {
     plan_.findings.push_back({Finding::Severity::warning, t.name, t.reason, "pass --strict to refuse"});
   }
 
-  // GPTQ packs 32 rows and 32 columns into whole words; what does not fit is kept and listed as such.
-  void keep_unless_packable(PlannedTensor& t, const Grid& grid) {
-    const bool gptq_files = std::holds_alternative<AffineSpec>(grid);
-    if (!gptq_files || (t.shape[0] % 32 == 0 && t.shape[1] % 32 == 0)) {
-      t.target = grid;
+  // What the container cannot lay out is kept and listed as such.
+  void place(PlannedTensor& t, const Grid& grid) {
+    const Verdict placed =
+        plan_.container->place ? plan_.container->place(grid, t.matrix_shape(), floats_of(t)) : Verdict{grid, "", ""};
+    if (placed.grid) {
+      t.target = *placed.grid;
       return;
     }
-    t.reason = fmt::format("{} x {} is no multiple of 32 both ways, GPTQ cannot pack it; kept as stored", t.shape[0],
-                           t.shape[1]);
+    t.reason = placed.why + "; kept as stored";
     if (plan_.settings.strict) throw Error({.what = t.reason, .where = t.name, .remedy = "leave --strict away"});
     plan_.findings.push_back({Finding::Severity::warning, t.name, t.reason, "pass --strict to refuse"});
   }
@@ -231,6 +237,7 @@ OutputTensor to_output(const PlannedTensor& t, bool ordered) {
   OutputTensor out{.name = t.name, .shape = t.shape, .grid = {}};
   if (const Grid* grid = std::get_if<Grid>(&t.target)) {
     out.grid = *grid;
+    out.dtype = floats_of(t);
     out.ordered = ordered && t.method == Method::gptq;
   } else {
     out.dtype = std::get<DType>(t.target);

@@ -34,6 +34,8 @@ const std::vector<Recipe>& table() {
       {"gptq-int8-g128", "gptq", Method::gptq, affine(8, 128), {}, {}, "GPTQ, 8.2 bits"},
       {"gptq-int3-g128", "gptq", Method::gptq, affine(3, 128), {}, {}, "GPTQ, 3.1 bits (not vLLM)"},
       {"gptq-int2-g32-asym", "gptq", Method::gptq, affine(2, 32, false), {}, {}, "GPTQ, 2.6 bits (not vLLM)"},
+      {"awq-int4-g128", "awq", Method::gptq, affine(4, 128, false), {}, {}, "AWQ files, 4.2 bits: every GPU runtime"},
+      {"awq-int4-g32", "awq", Method::gptq, affine(4, 32, false), {}, {}, "AWQ files, 4.6 bits"},
       {"rtn-int4-g128", "gptq", Method::rtn, affine(4, 128), {}, {}, "GPTQ files, no calibration"},
       {"rtn-int8-g128", "gptq", Method::rtn, affine(8, 128), {}, {}, "GPTQ files, no calibration"},
   };

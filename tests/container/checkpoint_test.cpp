@@ -187,8 +187,8 @@ TEST_F(Open, SeveralFilesWithoutAnIndex) {
 }
 
 TEST(GoldenCheckpoints, OfOtherMethodsAreRefused) {
-  PARE_NEEDS_SHARED("golden/awq");
-  for (const char* name : {"awq/llama_gemm_g128", "bnb/llama_nf4", "bnb/llama_int8"})
+  PARE_NEEDS_SHARED("golden/bnb");
+  for (const char* name : {"bnb/llama_nf4", "bnb/llama_int8"})
     EXPECT_THAT(error_of([&] { Checkpoint::open(shared("golden") / name); }), HasSubstr("not built yet")) << name;
   for (const auto& at : fs::directory_iterator(shared("golden/ct"))) {
     if (!fs::exists(at.path() / "model.safetensors")) continue;

@@ -262,23 +262,14 @@ TEST_F(GptqFile, RefusesShapesThatContradict) {
 
 TEST_F(GptqFile, RefusesOtherMethodsInPlainWords) {
   const Layer layer = layer_of(symmetric(), GptqZeros::minus_one);
-  for (const char* method : {"awq", "bitsandbytes", "compressed-tensors", "exl2", "fp8", "hqq"})
+  for (const char* method : {"bitsandbytes", "compressed-tensors", "exl2", "fp8", "hqq"})
     EXPECT_THAT(refusal(layer, R"({"quant_method":")" + std::string(method) + "\"}"),
                 AllOf(HasSubstr("reading " + std::string(method) + " checkpoints is not built yet"),
                       HasSubstr("original model")));
-  EXPECT_THAT(refusal(layer, R"({"zero_point":true,"version":"gemm","w_bit":4})"), HasSubstr("awq"));
   EXPECT_THAT(refusal(layer, R"({"quant_method":"gptq","checkpoint_format":"gptq_p"})"), HasSubstr("gptq_p"));
   EXPECT_THAT(refusal(layer, R"({"quant_method":"gptq","is_marlin_format":true})"), HasSubstr("marlin"));
   EXPECT_THAT(refusal(layer, R"({"quant_method":"gptq","pack_dtype":"int16"})"), HasSubstr("int16"));
   EXPECT_THAT(refusal(layer, "[1]"), HasSubstr("no JSON object"));
-}
-
-TEST_F(GptqFile, AwqWithoutAConfigIsKnownByItsShapes) {
-  Layer layer;
-  layer.set("m.qweight", DType::i32, {96, 8}, std::vector<std::byte>(96 * 8 * 4));
-  layer.set("m.qzeros", DType::i32, {3, 8}, std::vector<std::byte>(3 * 8 * 4));
-  layer.set("m.scales", DType::f16, {3, 64}, std::vector<std::byte>(3 * 64 * 2));
-  EXPECT_THAT(refusal(layer, "null"), HasSubstr("awq"));
 }
 
 TEST_F(GptqFile, TheConfigMayStandInAFileOfItsOwn) {

@@ -1,0 +1,97 @@
+// Checkpoints of the reference tools: read value by value as the tools read them, written back byte by byte.
+#include "pare/container/checkpoint.h"
+#include "pare/container/hf_format.h"
+#include "pare/container/safetensors.h"
+#include "tests/container/files.h"
+
+namespace pare::test {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Golden {
+  std::string directory;  // below golden/
+  std::string format;     // the row that writes it; "": it is only read
+  std::string says;       // what Checkpoint::quantization() must name
+};
+void PrintTo(const Golden& g, std::ostream* out) { *out << g.directory; }
+
+const Golden kGoldens[] = {
+    {"awq/llama_gemm_g128", "awq", "awq int4-g128-asym"},
+    {"awq/llama_gemm_g32", "awq", "awq int4-g32-asym"},
+    {"awq/opt_gemm_g64", "awq", "awq int4-g64-asym"},
+};
+
+class HfGolden : public ::testing::TestWithParam<Golden> {
+ protected:
+  void SetUp() override {
+    directory_ = shared("golden/" + GetParam().directory);
+    PARE_NEEDS_SHARED("golden/" + GetParam().directory);
+    checkpoint_ = Checkpoint::open(directory_);
+  }
+  std::filesystem::path directory_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+};
+INSTANTIATE_TEST_SUITE_P(Tools, HfGolden, ::testing::ValuesIn(kGoldens), [](const auto& at) {
+  std::string name = at.param.directory;
+  for (char& c : name)
+    if (c == '/') c = '_';
+  return name;
+});
+
+TEST_P(HfGolden, ValuesEqualTheToolsBitForBit) {
+  EXPECT_THAT(checkpoint_->quantization(), HasSubstr(GetParam().says));
+  EXPECT_THAT(checkpoint_->warnings(), ::testing::IsEmpty());
+  int compared = 0;
+  const auto expected = SafetensorsFile::open(directory_ / "dequantized.safetensors");
+  for (const auto& e : expected->entries()) {
+    const std::string name = e.name.substr(0, e.name.find(".rows"));
+    const Weight weight = checkpoint_->load(name);
+    const auto& q = std::get<Quantized>(weight);
+    const Matrix values = dequantize(q);
+    ASSERT_EQ(values.cols(), e.shape[1]);
+    EXPECT_EQ(0, std::memcmp(values.data(), e.bytes.data(), e.bytes.size())) << e.name;
+    EXPECT_TRUE(checkpoint_->grid_of_weight(name) == q.grid());
+    EXPECT_EQ(checkpoint_->shape_of(name), q.shape());
+    ++compared;
+  }
+  EXPECT_EQ(compared, 2);
+}
+
+const HfFormat& format_named(const std::string& name) {
+  for (const HfFormat* f : all_hf_formats())
+    if (f->name == name) return *f;
+  throw std::logic_error("no such format: " + name);
+}
+
+// The tensors that the format would write for every quantized weight of the checkpoint are those of the file.
+TEST_P(HfGolden, WritingWhatWasReadGivesTheBytesBack) {
+  if (GetParam().format.empty()) GTEST_SKIP() << "this variant is only read";
+  const HfFormat& format = format_named(GetParam().format);
+  const DType floats = *dtype_from_name(checkpoint_->tensors().back().type == "f16" ? "f16" : "bf16");
+  int layers = 0;
+  for (const StoredTensor& t : checkpoint_->tensors()) {
+    const std::string name = t.name.substr(0, t.name.rfind('.')) + ".weight";
+    if (!t.name.ends_with(".scales") || !checkpoint_->grid_of_weight(name)) continue;
+    const Quantized q = std::get<Quantized>(checkpoint_->load(name));
+    const OutputTensor planned{
+        .name = name, .shape = {q.shape().rows, q.shape().cols}, .grid = q.grid(), .dtype = floats, .ordered = true};
+    const auto slots = format.slots(planned);
+    const auto parts = format.encode(planned, q);
+    ASSERT_EQ(slots.size(), parts.size());
+    for (size_t i = 0; i < slots.size(); ++i) {
+      const StoredTensor* stored = checkpoint_->find(slots[i].name);
+      ASSERT_TRUE(stored) << slots[i].name;
+      EXPECT_EQ(parts[i].name, slots[i].name);
+      EXPECT_EQ(info(slots[i].dtype).name, stored->type) << slots[i].name;
+      EXPECT_EQ(slots[i].shape, stored->shape) << slots[i].name;
+      EXPECT_EQ(parts[i].bytes.size(), slot_bytes(slots[i])) << slots[i].name;
+      EXPECT_TRUE(text_of(parts[i].bytes) == text_of(stored->bytes)) << slots[i].name;
+    }
+    ++layers;
+  }
+  EXPECT_GE(layers, 12);
+}
+
+}  // namespace
+}  // namespace pare::test
