@@ -61,6 +61,20 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   return std::shared_ptr<const MappedFile>(new MappedFile(path, {static_cast<const std::byte*>(data), size}));
 }
 
+std::shared_ptr<const MappedFile> MappedFile::in_memory(size_t size,
+                                                        const std::function<void(std::span<std::byte>)>& fill) {
+  const std::filesystem::path name = "memory";
+  if (size == 0) return std::shared_ptr<const MappedFile>(new MappedFile(name, {}));
+  const Descriptor fd(::memfd_create("pare", MFD_CLOEXEC));
+  if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(size)) != 0) throw_errno(name, "cannot reserve memory");
+  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (data == MAP_FAILED) throw_errno(name, "cannot map memory");
+  const auto file =
+      std::shared_ptr<const MappedFile>(new MappedFile(name, {static_cast<const std::byte*>(data), size}));
+  fill({static_cast<std::byte*>(data), size});
+  return file;
+}
+
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,6 +15,9 @@ class MappedFile {
  public:
   // Throws Error when the file is missing, unreadable or not a regular file. An empty file maps to an empty span.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
+  // Bytes made by `fill`, in memory that behaves as a mapped file: forget_pages does not lose them.
+  static std::shared_ptr<const MappedFile> in_memory(size_t size,
+                                                     const std::function<void(std::span<std::byte>)>& fill);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;

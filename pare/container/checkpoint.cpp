@@ -11,6 +11,7 @@
 #include "pare/base/error.h"
 #include "pare/base/mapped_file.h"
 #include "pare/base/threads.h"
+#include "pare/container/torch_file.h"
 
 namespace pare {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLookedFor =
-    "model.safetensors or model.safetensors.index.json with config.json, or one .gguf file";
+    "model.safetensors or pytorch_model.bin, or an index of shards, with config.json, or one .gguf file";
 
 std::string first_bytes(const fs::path& path, size_t count) {
   std::string bytes(count, '\0');
@@ -38,13 +39,6 @@ std::vector<fs::path> files_ending(const fs::path& directory, const std::string&
   return out;
 }
 
-[[noreturn]] void refuse_torch(const fs::path& path) {
-  throw Error({.what = "PyTorch checkpoints (.bin, .pt, .pth) are not read yet",
-               .where = path.string(),
-               .expected = kLookedFor,
-               .remedy = "save the model as safetensors: model.save_pretrained(…, safe_serialization=True)"});
-}
-
 [[noreturn]] void refuse_several(const fs::path& directory, const std::vector<fs::path>& files, const char* remedy) {
   std::vector<std::string> names;
   for (const fs::path& f : files) names.push_back(f.filename().string());
@@ -57,8 +51,29 @@ std::vector<fs::path> files_ending(const fs::path& directory, const std::string&
        .remedy = remedy});
 }
 
+// What training leaves beside the weights, of the same kind of file.
+bool is_training_state(const fs::path& file) {
+  const std::string name = file.filename().string();
+  for (const char* start : {"training_args", "optimizer", "scheduler", "rng_state", "scaler"})
+    if (name.starts_with(start)) return true;
+  return false;
+}
+
+// The only index, or the only file of weights, that torch.save wrote under names of its own.
+std::optional<fs::path> torch_weights(const fs::path& directory) {
+  if (const auto indices = files_ending(directory, ".bin.index.json"); indices.size() == 1) return indices.front();
+  for (const char* suffix : {".bin", ".pt", ".pth"}) {
+    std::vector<fs::path> files = files_ending(directory, suffix);
+    std::erase_if(files, is_training_state);
+    if (files.size() == 1) return files.front();
+    if (files.size() > 1) refuse_several(directory, files, "fetch the index (pytorch_model.bin.index.json) as well");
+  }
+  return std::nullopt;
+}
+
 std::shared_ptr<const Checkpoint> open_directory(const fs::path& directory) {
-  for (const char* name : {"model.safetensors", "model.safetensors.index.json"})
+  for (const char* name :
+       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"})
     if (fs::exists(directory / name)) return open_huggingface(directory, directory / name);
   if (const auto indices = files_ending(directory, ".safetensors.index.json"); indices.size() == 1)
     return open_huggingface(directory, indices.front());
@@ -69,18 +84,11 @@ std::shared_ptr<const Checkpoint> open_directory(const fs::path& directory) {
   const auto ggufs = files_ending(directory, ".gguf");
   if (ggufs.size() == 1) return open_gguf(ggufs.front());
   if (ggufs.size() > 1) refuse_several(directory, ggufs, "give the .gguf file itself");
-  for (const char* suffix : {".bin", ".bin.index.json", ".pt", ".pth"})
-    if (const auto torch = files_ending(directory, suffix); !torch.empty()) refuse_torch(torch.front());
+  if (const auto torch = torch_weights(directory)) return open_huggingface(directory, *torch);
   throw Error({.what = "no model here",
                .where = directory.string(),
                .expected = kLookedFor,
                .remedy = "give a Hugging Face model directory or a .gguf file"});
-}
-
-bool looks_like_torch(const std::string& start, const fs::path& path) {
-  const std::string extension = path.extension().string();
-  const bool named = extension == ".bin" || extension == ".pt" || extension == ".pth";
-  return start.starts_with("PK\x03\x04") || start.starts_with("\x80\x02\x8a\x0a") || named;
 }
 
 // A header of JSON behind a length that is no letter soup: what a safetensors file starts with.
@@ -93,11 +101,10 @@ std::shared_ptr<const Checkpoint> open_file(const fs::path& file) {
   const std::string start = first_bytes(file, 16);
   if (start.starts_with("GGUF")) return open_gguf(file);
   const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
-  if (looks_like_safetensors(start, file)) return open_huggingface(folder, file);
-  if (file.filename() == "config.json" || file.filename() == "model.safetensors.index.json")
+  if (looks_like_safetensors(start, file) || TorchFile::is_one(start)) return open_huggingface(folder, file);
+  if (file.filename() == "config.json" || file.filename().string().ends_with(".index.json"))
     return open_directory(folder);
-  if (looks_like_torch(start, file)) refuse_torch(file);
-  throw Error({.what = "neither a safetensors nor a GGUF file",
+  throw Error({.what = "neither a safetensors, nor a PyTorch, nor a GGUF file",
                .where = file.string(),
                .expected = kLookedFor,
                .remedy = "give a Hugging Face model directory or a .gguf file"});

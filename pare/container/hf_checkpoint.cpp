@@ -1,4 +1,5 @@
-// A directory of safetensors files beside config.json. Quantized layers are read by the format that recognises them.
+// A directory of safetensors or PyTorch files beside config.json. Quantized layers are read by the format that
+// recognises them.
 
 #include <fmt/format.h>
 
@@ -11,6 +12,7 @@
 #include "pare/container/hf_format.h"
 #include "pare/container/safetensors.h"
 #include "pare/container/shard_index.h"
+#include "pare/container/torch_file.h"
 
 namespace pare {
 namespace {
@@ -94,11 +96,25 @@ class HfCheckpoint : public Checkpoint {
       throw Error({.what = "config.json is no JSON object", .where = file.string(), .got = config_.type_name()});
   }
 
-  // With an index, only tensors that it maps to this file count.
   void read_file(const fs::path& path, const ShardIndex* index) {
-    const auto file = SafetensorsFile::open(path);
+    if (is_torch(path))
+      add_file(TorchFile::open(path), path, index);
+    else
+      add_file(SafetensorsFile::open(path), path, index);
+  }
+
+  // By content: files of torch.save also come under other names.
+  static bool is_torch(const fs::path& path) {
+    const auto file = MappedFile::open(path);
+    const auto start = file->bytes().first(std::min<size_t>(16, file->bytes().size()));
+    return TorchFile::is_one({reinterpret_cast<const char*>(start.data()), start.size()});
+  }
+
+  // With an index, only tensors that it maps to this file count.
+  template <class File>
+  void add_file(std::shared_ptr<const File> file, const fs::path& path, const ShardIndex* index) {
     file_bytes_ += static_cast<int64_t>(file->file_bytes());
-    for (const SafetensorsEntry& e : file->entries()) {
+    for (const auto& e : file->entries()) {
       if (index) {
         const auto mapped = index->weight_map.find(e.name);
         if (mapped == index->weight_map.end() || mapped->second != path.filename().string()) {
@@ -109,14 +125,14 @@ class HfCheckpoint : public Checkpoint {
       add_tensor({e.name, std::string(info(e.dtype).name), e.shape, e.bytes, path});
     }
     for (const auto& [key, value] : file->metadata()) noted_.emplace(key, value);
-    files_.push_back(file);
+    files_.push_back(std::move(file));
   }
 
   void read_shards(const fs::path& index_path) {
     const ShardIndex index = read_shard_index(index_path);
     for (const std::string& name : index.files()) {
-      if (!name.ends_with(".safetensors"))
-        throw Error({.what = "the index names a file that is no safetensors file",
+      if (!name.ends_with(".safetensors") && !name.ends_with(".bin"))
+        throw Error({.what = "the index names a file that is no file of weights",
                      .where = index_path.string(),
                      .got = name,
                      .remedy = "save the model as safetensors"});
@@ -195,9 +211,9 @@ class HfCheckpoint : public Checkpoint {
     if (warnings_.size() < kMaxWarnings) warnings_.push_back(std::move(text));
   }
 
-  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
-  std::map<std::string, std::string> noted_;  // __metadata__ of all files
-  std::unique_ptr<HfReader> reader_;          // null: nothing is quantized
+  std::vector<std::shared_ptr<const void>> files_;  // keep the mappings alive
+  std::map<std::string, std::string> noted_;        // __metadata__ of all files
+  std::unique_ptr<HfReader> reader_;                // null: nothing is quantized
 };
 
 }  // namespace

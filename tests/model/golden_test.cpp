@@ -1,7 +1,4 @@
 // Against what transformers computes: ../shared/golden/logits, in both spellings of config.json.
-#include <fstream>
-
-#include "pare/base/mapped_file.h"
 #include "pare/container/safetensors.h"
 #include "pare/model/generate.h"
 #include "tests/model/models.h"
@@ -22,81 +19,14 @@ std::vector<Golden> in_both_spellings(std::initializer_list<const char*> names) 
   return out;
 }
 
-uint32_t u32_at(std::span<const std::byte> bytes, size_t at) {
-  uint32_t v;
-  std::memcpy(&v, bytes.data() + at, 4);
-  return v;
-}
-uint16_t u16_at(std::span<const std::byte> bytes, size_t at) {
-  return static_cast<uint16_t>(u32_at(bytes, at) & 0xFFFF);
-}
-
-// The tensors of a pytorch_model.bin that was saved sorted by name: the zip's entries data/0, data/1, … in that order.
-std::vector<std::span<const std::byte>> storages(std::span<const std::byte> zip) {
-  const size_t end = zip.size() - 22;  // the end record, without a comment
-  size_t at = u32_at(zip, end + 16);
-  std::map<int, std::span<const std::byte>> found;
-  for (int i = 0; i < u16_at(zip, end + 10); ++i) {
-    const size_t size = u32_at(zip, at + 24), name_size = u16_at(zip, at + 28), local = u32_at(zip, at + 42);
-    const std::string name(reinterpret_cast<const char*>(zip.data() + at + 46), name_size);
-    const size_t data = local + 30 + u16_at(zip, local + 26) + u16_at(zip, local + 28);
-    if (const size_t slash = name.find("/data/"); slash != std::string::npos)
-      found[std::stoi(name.substr(slash + 6))] = zip.subspan(data, size);
-    at += 46 + name_size + u16_at(zip, at + 30) + u16_at(zip, at + 32);
-  }
-  std::vector<std::span<const std::byte>> out;
-  for (const auto& [index, bytes] : found) out.push_back(bytes);
-  return out;
-}
-
-std::vector<SafetensorsSlot> slots_of_bin(const std::string& name) {
-  std::vector<SafetensorsSlot> out;
-  if (name == "gpt2") {
-    for (const std::string h : {"transformer.h.0.", "transformer.h.1."})
-      for (const SafetensorsSlot& s : std::vector<SafetensorsSlot>{{"attn.c_attn.bias", DType::f32, {192}},
-                                                                   {"attn.c_attn.weight", DType::f32, {64, 192}},
-                                                                   {"attn.c_proj.bias", DType::f32, {64}},
-                                                                   {"attn.c_proj.weight", DType::f32, {64, 64}},
-                                                                   {"ln_1.bias", DType::f32, {64}},
-                                                                   {"ln_1.weight", DType::f32, {64}},
-                                                                   {"ln_2.bias", DType::f32, {64}},
-                                                                   {"ln_2.weight", DType::f32, {64}},
-                                                                   {"mlp.c_fc.bias", DType::f32, {200}},
-                                                                   {"mlp.c_fc.weight", DType::f32, {64, 200}},
-                                                                   {"mlp.c_proj.bias", DType::f32, {64}},
-                                                                   {"mlp.c_proj.weight", DType::f32, {200, 64}}})
-        out.push_back({h + s.name, s.dtype, s.shape});
-    out.push_back({"transformer.ln_f.bias", DType::f32, {64}});
-    out.push_back({"transformer.ln_f.weight", DType::f32, {64}});
-    out.push_back({"transformer.wpe.weight", DType::f32, {96, 64}});
-    out.push_back({"transformer.wte.weight", DType::f32, {320, 64}});
-    return out;
-  }
-  LlamaOptions o;
-  o.hidden = 64;
-  o.ffn = 172;
-  o.head_dim = 24;
-  o.vocab = 320;
-  for (const auto& [tensor, t] : llama_like(o).tensors) out.push_back({tensor, DType::f16, t.shape});
-  return out;
-}
-
 // The golden's weights with one of its two configurations, as a directory of its own.
 void lay_out(const Golden& golden, const fs::path& to) {
   const fs::path from = fs::absolute(shared("golden/logits/" + golden.name));
   fs::create_directories(to);
   fs::copy_file(from / golden.config, to / "config.json");
   for (const auto& entry : fs::directory_iterator(from))
-    if (entry.path().filename().string().starts_with("model"))
+    if (const auto name = entry.path().filename().string(); name.starts_with("model") || name.starts_with("pytorch_"))
       fs::create_symlink(entry.path(), to / entry.path().filename());
-  if (!fs::exists(from / "pytorch_model.bin")) return;
-  const auto file = MappedFile::open(from / "pytorch_model.bin");
-  const auto slots = slots_of_bin(golden.name);
-  const auto data = storages(file->bytes());
-  ASSERT_EQ(data.size(), slots.size());
-  SafetensorsWriter writer(to / "model.safetensors", slots);
-  for (size_t i = 0; i < slots.size(); ++i) writer.add(slots[i].name, data[i]);
-  writer.commit();
 }
 
 class GoldenLogits : public testing::TestWithParam<Golden> {
