@@ -24,7 +24,6 @@ struct GgmlTypeInfo {
   std::string_view name;  // "q4_k", "f32"
   int64_t columns;        // per block
   int64_t bytes;          // per block
-  bool readable;          // Pare decodes it (gguf_blocks.h); others are listed but refused when used
 };
 std::span<const GgmlTypeInfo> ggml_types();
 const GgmlTypeInfo* find_ggml_type(int id);

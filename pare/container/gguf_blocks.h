@@ -12,6 +12,8 @@ namespace pare {
 
 // The grid of a packed type, or nullptr for plain types (f32, …) and types Pare does not decode yet.
 const Grid* grid_of(const GgmlTypeInfo& type);
+// The grid as GGUF holds it (nvfp4 in blocks of 64), or nullptr.
+const Grid* gguf_grid(const Grid& wanted);
 // The type that stores a grid, or nullptr.
 const GgmlTypeInfo* ggml_type_of(const Grid& grid);
 

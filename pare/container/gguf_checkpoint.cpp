@@ -44,13 +44,14 @@ class GgufCheckpoint : public Checkpoint {
                    .expected = name,
                    .remedy = "the file is incomplete or of a kind of model that is not supported"});
     const GgmlTypeInfo& type = *find_ggml_type(t->type);
-    if (!type.readable)
-      throw Error({.what = "tensors of this type are not read yet",
+    if (!grid_of(type)) {
+      if (const auto plain = dtype_from_name(type.name)) return FloatTensor{*plain, t->shape, t->bytes};
+      throw Error({.what = "tensors of this type are not read",
                    .where = fmt::format("{}, tensor {}", path_.string(), name),
-                   .expected = "f32, f16, bf16, q4_0, q8_0, q4_k or q6_k",
+                   .expected = "a type that weights are stored in",
                    .got = std::string(type.name),
-                   .remedy = "quantize the original model to one of these types"});
-    if (!grid_of(type)) return FloatTensor{*dtype_from_name(type.name), t->shape, t->bytes};
+                   .remedy = "quantize the original model to another type"});
+    }
     if (t->shape.size() > 2)
       throw Error({.what = "stacked matrices are not supported yet",
                    .where = fmt::format("{}, tensor {}", path_.string(), name),

@@ -17,14 +17,15 @@ namespace {
 namespace fs = std::filesystem;
 
 Verdict accept(const Grid& wanted, bool ordered) {
-  if (!ggml_type_of(wanted))
+  const Grid* grid = gguf_grid(wanted);
+  if (!grid)
     return {{},
-            "GGUF holds its own block types, not integer codes in groups of any size",
-            "choose q4_k, q6_k, q4_0 or q8_0, or the gptq container"};
+            "GGUF holds its own block types, not codes in groups of any size",
+            "choose q4_k, q6_k, q8_0 or another type of GGUF, or another container"};
   if (ordered)
     return {
         {}, "GGUF cannot store an order of the columns", "visit the columns by importance without storing the order"};
-  return {wanted, "", ""};
+  return {*grid, "", ""};
 }
 
 const GgmlTypeInfo* type_of(const OutputTensor& t) {

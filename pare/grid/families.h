@@ -1,10 +1,13 @@
 // What the families of grids have in common, inside grid/ only. Every grid of the closed set is piecewise a line: the
-// columns that share their parameters hold  value = scale (code - zero) - min.  Whatever rounds, expands or revisits
-// codes needs that line and the number of codes, and no more.
+// columns that share their parameters hold  value = scale · level - min,  where the level is code - zero or stands in a
+// table. Whatever rounds, expands or revisits codes needs that line and the number of codes, and no more.
 #pragma once
 
 #include <string_view>
 
+#include "pare/grid/lanes.h"
+#include "pare/grid/levels.h"
+#include "pare/grid/line.h"
 #include "pare/grid/quantized.h"
 
 namespace pare {
@@ -15,12 +18,6 @@ struct Overloaded : F... {
 };
 template <class... F>
 Overloaded(F...) -> Overloaded<F...>;
-
-// One row's line, in the order of operations in which readers evaluate it: f32, products left to right.
-struct Line {
-  float scale = 0, zero = 0, min = 0;
-  float value(uint8_t code) const { return scale * (static_cast<float>(code) - zero) - min; }
-};
 
 struct BlockTraits {
   BlockSpec::Type type;
@@ -39,14 +36,19 @@ struct SuperBlockTraits {
   bool mins;                        // 0 … highest_scale, and a super-scale of their own
 };
 
+std::span<const BlockTraits> all_blocks();
+std::span<const SuperBlockTraits> all_super_blocks();
 const BlockTraits& traits(const BlockSpec& spec);
 const SuperBlockTraits& traits(const SuperBlockSpec& spec);
 
 inline constexpr float kLargestF16 = 65504, kSmallestF16 = 0x1p-24f;
 
-// Largest code; columns that share one line; the line itself.
-int top_code(const Params& params);
-int64_t line_columns(const Params& params);
-Line line_at(const Params& params, int64_t row, int64_t col);
+// The lines of `rows` consecutive rows at one column, by the same products as line_at.
+void gather_lines(const Params& params, int64_t row, int rows, int64_t col, lanes::LineLanes& out);
+
+// An unfitted matrix; the shape has been checked.
+Params make_params(const Grid& grid, Shape shape);
+// Chooses the parameters of a strip's rows in one window, whose sanitised weights c holds, and stores them.
+void fit_params(Params& params, int64_t window, const Strip& strip, const lanes::Columns& c, Search search);
 
 }  // namespace pare

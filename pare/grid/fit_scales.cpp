@@ -22,15 +22,14 @@ HWY_INLINE V symmetric_range(const Range& range, float top) {
 
 void fit_symmetric(const Columns& c, const AffineSpec& spec, Search search, ScaleFit& out) {
   const float top = static_cast<float>((1 << spec.bits) - 1), middle = static_cast<float>(1 << (spec.bits - 1));
-  const V lowest = number(-middle), highest = number(top - middle);
+  const EvenLevels levels{number(-middle), number(top - middle)};
   for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
     const Range range = range_of(c, lane);
     V scale = symmetric_range(range, top);
     if (search == Search::error) {
-      const V found =
-          search_scale<false>(c, lane, hn::Abs(range.extreme), lowest, highest, kSymmetricGroup[spec.bits - 2]);
-      const V stored = positive_f16(found);
-      const M better = hn::Lt(error_at(c, lane, stored, lowest, highest), error_at(c, lane, scale, lowest, highest));
+      const V start = quotient(number(middle), hn::Abs(range.extreme));
+      const V stored = positive_f16(search_scale(c, lane, start, false, levels, kSymmetricGroup[spec.bits - 2]));
+      const M better = hn::Lt(error_at(c, lane, stored, levels), error_at(c, lane, scale, levels));
       scale = hn::IfThenElse(better, stored, scale);
     }
     store(scale, out.scale, lane);
@@ -84,8 +83,8 @@ HWY_INLINE ZeroPoint search_zero_point(const Columns& c, size_t lane, V lowest, 
                                cut == kLower ? highest : hn::Mul(highest, shrink), limits);
       if (k == 0) p = range;
       for (int pass = 0; pass < 3; ++pass) {
-        const V from = hn::Neg(p.zero), to = hn::Sub(number(limits.top), p.zero);
-        const Sums s = sums_at<false>(c, lane, p.scale, hn::Div(number(1), p.scale), p.zero, from, to);
+        const EvenLevels levels{hn::Neg(p.zero), hn::Sub(number(limits.top), p.zero)};
+        const Sums s = sums_at<false>(c, lane, p.scale, hn::Div(number(1), p.scale), p.zero, levels);
         const M better = hn::Lt(s.error, least);
         least = hn::IfThenElse(better, s.error, least);
         best.scale = hn::IfThenElse(better, p.scale, best.scale);
@@ -123,15 +122,15 @@ void FitBlock(const Columns& c, BlockSpec::Type type, Search search, Lanes& out)
   const bool four_bits = type == BlockSpec::Type::q4_0;
   const float middle = four_bits ? 8 : 128;
   const Factors& factors = four_bits ? kBlock16Levels : kBlock256Levels;
-  const V lowest = number(-middle), highest = number(middle - 1);
+  const EvenLevels levels{number(-middle), number(middle - 1)};
   for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
     const Range range = range_of(c, lane);
-    V scale = to_f16(four_bits ? hn::Div(range.extreme, lowest)  // the extreme becomes code 0
-                               : hn::Div(hn::Abs(range.extreme), highest));
+    V scale = to_f16(four_bits ? hn::Div(range.extreme, levels.lowest)  // the extreme becomes code 0
+                               : hn::Div(hn::Abs(range.extreme), levels.highest));
     if (search == Search::error) {
-      const V found = search_scale<true>(c, lane, hn::Abs(range.extreme), lowest, highest, factors);
-      const V stored = to_f16(found);
-      const M better = hn::Lt(error_at(c, lane, stored, lowest, highest), error_at(c, lane, scale, lowest, highest));
+      const V start = quotient(number(middle), hn::Abs(range.extreme));
+      const V stored = to_f16(search_scale(c, lane, start, true, levels, factors));
+      const M better = hn::Lt(error_at(c, lane, stored, levels), error_at(c, lane, scale, levels));
       scale = hn::IfThenElse(better, stored, scale);
     }
     store(hn::Add(scale, hn::Zero(F())), out, lane);  // blocks of zeros: +0

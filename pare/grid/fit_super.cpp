@@ -18,6 +18,10 @@ template <class T>
 HWY_INLINE V highest_level() {
   return number(T::kHighestLevel);
 }
+template <class T>
+HWY_INLINE EvenLevels levels_of() {
+  return {lowest_level<T>(), highest_level<T>()};
+}
 
 // ---- one sub-block's best real scale and min
 
@@ -61,7 +65,7 @@ HWY_INLINE ScaleAndMin search_affine(const Columns& c, size_t lane, const ScaleA
     V last_gain = number(-3.0e38f);
     M active = hn::Eq(last_gain, last_gain);
     for (int pass = 0; pass < kPasses; ++pass) {
-      const Sums s = sums_at<true>(c, lane, now, now, min, lowest_level<AffineSubs>(), highest_level<AffineSubs>());
+      const Sums s = sums_at<true>(c, lane, now, now, min, levels_of<AffineSubs>());
       const AffineSolution found = solved(s, w, wx);
       active = hn::And(active, hn::Gt(found.gain, last_gain));  // per lane: lanes must not depend on each other
       if (hn::AllFalse(F(), active)) break;
@@ -90,8 +94,8 @@ HWY_INLINE void fit_subs(const Columns& c, size_t lane, Search search, SuperFit&
     } else {
       const V extreme = range_of(sub, lane).extreme;
       V scale = hn::Div(extreme, lowest_level<T>());
-      if (search == Search::error)
-        scale = search_scale<true>(sub, lane, hn::Abs(extreme), lowest_level<T>(), highest_level<T>(), kBlock64Levels);
+      const V start = quotient(hn::Neg(lowest_level<T>()), hn::Abs(extreme));
+      if (search == Search::error) scale = search_scale(sub, lane, start, true, levels_of<T>(), kBlock64Levels);
       store(scale, real.scale[j], lane);
     }
   }
@@ -211,7 +215,7 @@ HWY_INLINE V error_of(const Columns& c, size_t lane, const SuperFit& fit) {
   for (int j = 0; j < T::kSubs; ++j) {
     const V scale = hn::Mul(load(fit.d, lane), load(fit.scale[j], lane));
     total = hn::Add(total, sums_at<T::kMins>(c.part(j * T::kColumns, T::kColumns), lane, scale, reciprocal(scale),
-                                             sub_min<T>(fit, j, lane), lowest_level<T>(), highest_level<T>())
+                                             sub_min<T>(fit, j, lane), levels_of<T>())
                                .error);
   }
   return total;
@@ -237,8 +241,7 @@ HWY_INLINE void refit(const Columns& c, size_t lane, const SuperFit& fit, SuperF
   for (int j = 0; j < T::kSubs; ++j) {
     const Columns sub = c.part(j * T::kColumns, T::kColumns);
     const V integer = load(fit.scale[j], lane), scale = hn::Mul(load(fit.d, lane), integer);
-    const Sums s = sums_at<T::kMins>(sub, lane, scale, reciprocal(scale), sub_min<T>(fit, j, lane), lowest_level<T>(),
-                                     highest_level<T>());
+    const Sums s = sums_at<T::kMins>(sub, lane, scale, reciprocal(scale), sub_min<T>(fit, j, lane), levels_of<T>());
     aa = hn::Add(aa, hn::Mul(hn::Mul(integer, integer), s.ll));
     ax = hn::Add(ax, hn::Mul(integer, s.xl));
     if constexpr (T::kMins) {

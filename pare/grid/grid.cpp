@@ -6,6 +6,7 @@
 
 #include "pare/base/error.h"
 #include "pare/grid/families.h"
+#include "pare/grid/levels.h"
 
 namespace pare {
 namespace {
@@ -22,6 +23,40 @@ std::string affine_name(const AffineSpec& spec) {
 double affine_bits(const AffineSpec& spec, Shape s) {
   const double parameters = kF16Bits + (spec.symmetric ? 0 : spec.bits);
   return spec.bits + parameters / static_cast<double>(group_columns(spec, s.cols));
+}
+
+// The combinations that have a name of their own.
+struct NamedTable {
+  std::string_view name;
+  CodebookSpec spec;
+};
+constexpr NamedTable kNamedTables[] = {
+    {"iq4_nl", {CodebookSpec::Levels::iq4_nl, ScaleKind::f16, 32, 0}},
+    {"mxfp4", {CodebookSpec::Levels::e2m1, ScaleKind::e8m0, 32, 0}},
+    {"nvfp4", {CodebookSpec::Levels::e2m1, ScaleKind::ue4m3, 16, 0}},
+    {"nvfp4", {CodebookSpec::Levels::e2m1, ScaleKind::ue4m3, 16, 64}},
+    {"q1_0", {CodebookSpec::Levels::sign, ScaleKind::f16, 128, 0}},
+};
+
+std::string table_name(const CodebookSpec& spec) {
+  for (const NamedTable& named : kNamedTables)
+    if (named.spec == spec) return std::string(named.name);
+  constexpr std::string_view kScales[] = {"f16", "f32", "e8m0", "e4m3"};
+  const std::string group = spec.group > 0 ? fmt::format("g{}", spec.group) : "row";
+  return fmt::format("{}-{}-{}", level_table(spec.levels).name, group, kScales[static_cast<size_t>(spec.scale)]);
+}
+
+int64_t group_columns(const CodebookSpec& spec, int64_t cols) { return spec.group > 0 ? spec.group : cols; }
+
+double table_bits(const CodebookSpec& spec, Shape s) {
+  return level_table(spec.levels).bits() +
+         static_cast<double>(scale_bits(spec.scale)) / static_cast<double>(group_columns(spec, s.cols));
+}
+
+// Columns come in whole multiples of this.
+int64_t multiple_of(const Grid& grid, int64_t cols) {
+  const auto* table = std::get_if<CodebookSpec>(&grid);
+  return table && table->block > 0 ? table->block : window_of(grid, cols);
 }
 
 void check_affine(const AffineSpec& spec, const std::string& tensor) {
@@ -55,30 +90,45 @@ std::string block_remedy(int64_t cols, int64_t window) {
 
 }  // namespace
 
+std::span<const Grid> named_grids() {
+  static const std::vector<Grid> grids = [] {
+    std::vector<Grid> all;
+    for (const BlockTraits& t : all_blocks()) all.push_back(BlockSpec{t.type});
+    for (const SuperBlockTraits& t : all_super_blocks()) all.push_back(SuperBlockSpec{t.type});
+    for (const NamedTable& t : kNamedTables)
+      if (t.spec.block == 0) all.push_back(t.spec);
+    return all;
+  }();
+  return grids;
+}
+
 std::string name_of(const Grid& grid) {
   return std::visit(Overloaded{[](const AffineSpec& s) { return affine_name(s); },
                                [](const BlockSpec& s) { return std::string(traits(s).name); },
-                               [](const SuperBlockSpec& s) { return std::string(traits(s).name); }},
+                               [](const SuperBlockSpec& s) { return std::string(traits(s).name); },
+                               [](const CodebookSpec& s) { return table_name(s); }},
                     grid);
 }
 
 double bits_per_weight(const Grid& grid, Shape s) {
   return std::visit(Overloaded{[&](const AffineSpec& a) { return affine_bits(a, s); },
                                [](const BlockSpec& b) { return traits(b).bits_per_weight; },
-                               [](const SuperBlockSpec& b) { return traits(b).bits_per_weight; }},
+                               [](const SuperBlockSpec& b) { return traits(b).bits_per_weight; },
+                               [&](const CodebookSpec& t) { return table_bits(t, s); }},
                     grid);
 }
 
 int64_t window_of(const Grid& grid, int64_t cols) {
   return std::visit(Overloaded{[&](const AffineSpec& s) { return group_columns(s, cols); },
                                [](const BlockSpec&) { return Block::kColumns; },
-                               [](const SuperBlockSpec&) { return SuperBlock::kColumns; }},
+                               [](const SuperBlockSpec&) { return SuperBlock::kColumns; },
+                               [&](const CodebookSpec& s) { return group_columns(s, cols); }},
                     grid);
 }
 
 bool divides(const Grid& grid, int64_t cols) {
-  const int64_t window = window_of(grid, cols);
-  return cols > 0 && window > 0 && cols % window == 0;
+  const int64_t multiple = multiple_of(grid, cols);
+  return cols > 0 && multiple > 0 && cols % multiple == 0;
 }
 
 void check_shape(const Grid& grid, Shape s, const std::string& tensor) {
@@ -88,7 +138,7 @@ void check_shape(const Grid& grid, Shape s, const std::string& tensor) {
                  .where = tensor,
                  .got = fmt::format("{} x {}", s.rows, s.cols)});
   if (divides(grid, s.cols)) return;
-  const int64_t window = window_of(grid, s.cols);
+  const int64_t window = multiple_of(grid, s.cols);
   const bool affine = std::holds_alternative<AffineSpec>(grid);
   throw Error({.what = fmt::format("{} needs a number of columns that is a multiple of {}", name_of(grid), window),
                .where = tensor,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <variant>
 
@@ -32,8 +33,21 @@ struct SuperBlockSpec {
   bool operator==(const SuperBlockSpec&) const = default;
 };
 
-using Grid = std::variant<AffineSpec, BlockSpec, SuperBlockSpec>;
+// How a scale is stored: two floats, a power of two, an E4M3 number without its sign.
+enum class ScaleKind : uint8_t { f16, f32, e8m0, ue4m3 };
 
+// Codes name the levels of a fixed table; groups of columns of one row share a scale: value = scale · level[code].
+struct CodebookSpec {
+  enum class Levels : uint8_t { iq4_nl, e2m1, sign } levels = Levels::iq4_nl;  // levels.cpp holds the numbers
+  ScaleKind scale = ScaleKind::f16;
+  int64_t group = 32;  // columns; 0: the whole row
+  int64_t block = 0;   // a multiple of group that divides the columns, where the file wants one; 0: the group
+  bool operator==(const CodebookSpec&) const = default;
+};
+
+using Grid = std::variant<AffineSpec, BlockSpec, SuperBlockSpec, CodebookSpec>;
+
+std::span<const Grid> named_grids();                // those whose name says it all: "q4_k", "mxfp4", not "int4-g128"
 std::string name_of(const Grid& grid);              // "int4-g128-sym", "q4_k": as recipes, plans and reports spell it
 double bits_per_weight(const Grid& grid, Shape s);  // codes and stored parameters, container overhead excluded
 int64_t window_of(const Grid& grid, int64_t cols);  // columns fitted together

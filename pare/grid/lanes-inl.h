@@ -9,6 +9,7 @@
 #include <hwy/highway.h>
 
 #include "pare/grid/lanes.h"
+#include "pare/grid/levels.h"
 #include "pare/grid/search_tables.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -58,19 +59,57 @@ HWY_INLINE Range range_of(const Columns& c, size_t lane) {
   return {lowest, highest, extreme};
 }
 
+// Evenly spaced levels: the integers of a range.
+struct EvenLevels {
+  V lowest, highest;
+  HWY_INLINE V nearest(V x) const { return hn::Round(clamp(x, lowest, highest)); }
+};
+
+// The levels of a table. Few are compared one after another, many are found by halving.
+struct TableLevels {
+  static constexpr int kFew = 16;
+  const LevelTable& table;
+
+  struct Found {
+    V level;
+    hn::Vec<I> code;
+  };
+  HWY_INLINE Found find(V x) const { return table.count <= kFew ? find_among_few(x) : find_by_halves(x); }
+  HWY_INLINE V nearest(V x) const { return find(x).level; }
+
+ private:
+  HWY_INLINE Found find_among_few(V x) const {
+    Found found{number(table.level[0]), hn::Zero(I())};
+    for (int i = 0; i + 1 < table.count; ++i) {
+      const M beyond = hn::Gt(x, number(table.above[i]));
+      found.level = hn::IfThenElse(beyond, number(table.level[i + 1]), found.level);
+      found.code = hn::IfThenElse(hn::RebindMask(I(), beyond), hn::Set(I(), i + 1), found.code);
+    }
+    return found;
+  }
+  HWY_INLINE Found find_by_halves(V x) const {
+    auto code = hn::Zero(I());
+    for (int step = table.span / 2; step > 0; step /= 2) {
+      const V edge = hn::GatherIndex(F(), table.above, hn::Add(code, hn::Set(I(), step - 1)));
+      code = hn::Add(code, hn::IfThenElseZero(hn::RebindMask(I(), hn::Gt(x, edge)), hn::Set(I(), step)));
+    }
+    return {hn::GatherIndex(F(), table.level, code), code};
+  }
+};
+
 // Weighted sums over columns at the nearest levels l of x + min under a scale: Σ w l, Σ w l², Σ w x l and the error
 // Σ w (x + min - scale l)². Callers take what they need; the rest is never computed.
 struct Sums {
   V l, ll, xl, error;
 };
-template <bool kHasMin>
-HWY_INLINE Sums sums_at(const Columns& c, size_t lane, V scale, V inverse, V min, V lowest, V highest) {
+template <bool kHasMin, class Levels>
+HWY_INLINE Sums sums_at(const Columns& c, size_t lane, V scale, V inverse, V min, const Levels& levels) {
   Sums s{hn::Zero(F()), hn::Zero(F()), hn::Zero(F()), hn::Zero(F())};
   for (int64_t i = 0; i < c.count; ++i) {
     const V x = load(c.x[i], lane), w = load(c.importance[i], lane);
     V shifted = x;
     if constexpr (kHasMin) shifted = hn::Add(x, min);
-    const V level = hn::Round(clamp(hn::Mul(shifted, inverse), lowest, highest));
+    const V level = levels.nearest(hn::Mul(shifted, inverse));
     const V wl = hn::Mul(w, level), miss = hn::Sub(shifted, hn::Mul(scale, level));
     s.l = hn::Add(s.l, wl);
     s.ll = hn::Add(s.ll, hn::Mul(wl, level));
@@ -80,24 +119,25 @@ HWY_INLINE Sums sums_at(const Columns& c, size_t lane, V scale, V inverse, V min
   return s;
 }
 
-HWY_INLINE V error_at(const Columns& c, size_t lane, V scale, V lowest, V highest) {
+template <class Levels>
+HWY_INLINE V error_at(const Columns& c, size_t lane, V scale, const Levels& levels) {
   const V inverse = reciprocal(scale);
-  return sums_at<false>(c, lane, scale, inverse, hn::Zero(F()), lowest, highest).error;
+  return sums_at<false>(c, lane, scale, inverse, hn::Zero(F()), levels).error;
 }
 
-// Scale of a grid  value = scale · level, lowest ≤ level ≤ highest: from every factor (and both signs where allowed) up
-// to three times nearest levels, then the least squares of the scale. Returns the one that leaves the least error (not
-// yet rounded to storage), 0 for columns of zeros.
-template <bool kBothSigns>
-HWY_INLINE V search_scale(const Columns& c, size_t lane, V magnitude, V lowest, V highest, const Factors& factors) {
-  const V start = quotient(hn::Neg(lowest), magnitude);
+// Scale of a grid  value = scale · level: from every factor of start (and both signs where asked) up to three times
+// nearest levels, then the least squares of the scale. Returns the one that leaves the least error (not yet rounded to
+// storage), 0 for columns of zeros.
+template <class Levels>
+HWY_INLINE V search_scale(const Columns& c, size_t lane, V start, bool both_signs, const Levels& levels,
+                          const Factors& factors) {
   V best = hn::Zero(F()), best_score = hn::Zero(F());
-  for (int sign = 0; sign < (kBothSigns ? 2 : 1); ++sign) {
+  for (int sign = 0; sign < (both_signs ? 2 : 1); ++sign) {
     V inverse = hn::Mul(start, number(sign ? -factors.first : factors.first));
     for (int k = 0; k < factors.count; ++k, inverse = hn::Mul(inverse, number(factors.ratio))) {
       V now = inverse;
       for (int pass = 0; pass < 3; ++pass) {
-        const Sums s = sums_at<false>(c, lane, now, now, now, lowest, highest);
+        const Sums s = sums_at<false>(c, lane, now, now, now, levels);
         const V scale = quotient(s.xl, s.ll), score = hn::Mul(scale, s.xl);
         const M better = hn::Gt(score, best_score);
         best = hn::IfThenElse(better, scale, best);

@@ -6,6 +6,10 @@
 
 #include "pare/grid/quantized.h"
 
+namespace pare {
+struct LevelTable;
+}
+
 namespace pare::lanes {
 
 // One number for each of a strip's rows.
@@ -13,7 +17,7 @@ struct alignas(64) Lanes {
   float v[kLanes];
 };
 
-// value = scale (code - zero) - min, of 16 rows (families.h).
+// value = scale · level - min of 16 rows, level = code - zero unless a table holds the levels (families.h).
 struct LineLanes {
   Lanes scale, zero, min;
 };
@@ -31,9 +35,17 @@ struct Columns {
 void transpose_in(const float* w, int64_t stride, int rows, int64_t columns, float* lanes);
 void transpose_out(const float* lanes, int rows, int64_t columns, float* w, int64_t stride);
 
-// Nearest codes of columns that share a line; `values` (columns x kLanes) become what the codes stand for. Codes go to
-// codes[row * stride + column].
-void round(const LineLanes& line, int top, float* values, int64_t columns, int rows, uint8_t* codes, int64_t stride);
+// Columns that share a line, on their way to codes: `values` (columns x kLanes) become what the codes stand for. Codes
+// go to codes[row * stride + column].
+struct StripPart {
+  float* values = nullptr;
+  int64_t columns = 0;
+  int rows = 0;
+  uint8_t* codes = nullptr;
+  int64_t stride = 0;
+};
+void round(const LineLanes& line, int top, const StripPart& part);
+void round_to_table(const LineLanes& line, const LevelTable& table, const StripPart& part);
 
 // Makes weights fit for fitting: NaN becomes 0, magnitudes end at 1e9.
 void sanitize(Lanes* x, int64_t columns);
@@ -44,6 +56,7 @@ struct ScaleFit {
   Lanes scale, zero;
 };
 void fit_affine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out);
+void fit_table(const Columns& columns, const LevelTable& table, ScaleKind kind, Search search, Lanes& scale);
 void fit_block(const Columns& columns, BlockSpec::Type type, Search search, Lanes& scale);
 
 struct SuperFit {

@@ -30,6 +30,8 @@ int count(const SuperBlock& p) {
   return (t.mins ? 2 : 1) * static_cast<int>(1 + SuperBlock::kColumns / t.sub);
 }
 
+int count(const Codebook&) { return 1; }
+
 Parameter get(const Affine& p, int64_t row, int64_t window, int index) {
   const int64_t first = window * p.spec.group, last = first + p.spec.group;
   if (index == 0) return {first, last, p.scale(window, row), kSmallestF16, kLargestF16};
@@ -60,6 +62,11 @@ Parameter get(const SuperBlock& p, int64_t row, int64_t window, int index) {
           static_cast<float>(t.highest_scale)};
 }
 
+Parameter get(const Codebook& p, int64_t row, int64_t window, int) {
+  const int64_t first = window * p.spec.group;
+  return {first, first + p.spec.group, p.scale(window, row), lowest_scale(p.spec.scale), highest_scale(p.spec.scale)};
+}
+
 void put(Affine& p, int64_t row, int64_t window, int index, float x) {
   if (index == 0)
     p.scale(window, row) = x;
@@ -86,22 +93,27 @@ void put(SuperBlock& p, int64_t row, int64_t window, int index, float x) {
   }
 }
 
-bool is_integer(const Affine&, int index) { return index == 1; }
-bool is_integer(const Block&, int) { return false; }
-bool is_integer(const SuperBlock& p, int index) {
-  const auto kind = super_index(p, index).kind;
-  return kind == SuperIndex::scale || kind == SuperIndex::min;
-}
+void put(Codebook& p, int64_t row, int64_t window, int, float x) { p.scale(window, row) = x; }
 
-// Derivative of one value, given its line's zero and code: value = scale (code - zero) - min.
+// A number within the parameter's range, as it can be stored.
+float stored(const Affine&, int index, float x) { return index == 1 ? std::nearbyint(x) : round_to_f16(x); }
+float stored(const Block&, int, float x) { return round_to_f16(x); }
+float stored(const SuperBlock& p, int index, float x) {
+  const auto kind = super_index(p, index).kind;
+  return kind == SuperIndex::scale || kind == SuperIndex::min ? std::nearbyint(x) : round_to_f16(x);
+}
+float stored(const Codebook& p, int, float x) { return stored_scale(p.spec.scale, x); }
+
+// Derivative of one value, given its level: value = scale · level - min.
 struct Slope {
-  float per_level = 0, constant = 0;  // times (code - zero), plus
+  float per_level = 0, constant = 0;  // times the level, plus
 };
 Slope slope(const Affine& p, int64_t row, int64_t col, int index) {
   if (index == 0) return {1, 0};
   return {0, -p.scale(col / p.spec.group, row)};
 }
 Slope slope(const Block&, int64_t, int64_t, int) { return {1, 0}; }
+Slope slope(const Codebook&, int64_t, int64_t, int) { return {1, 0}; }
 Slope slope(const SuperBlock& p, int64_t row, int64_t col, int index) {
   const int64_t block = col / SuperBlock::kColumns, sub = col / traits(p.spec).sub;
   switch (super_index(p, index).kind) {
@@ -133,18 +145,17 @@ void Quantized::derivative(int64_t row, int64_t window_index, int index, std::sp
   assert(std::ssize(out) == moved.last - moved.first);
   const int64_t shared = line_columns(params);
   for (int64_t col = moved.first; col < moved.last; col += shared) {
-    const float zero = line_at(params, row, col).zero;
+    const Line line = line_at(params, row, col);
     const Slope s = std::visit([&](const auto& p) { return slope(p, row, col, index); }, params);
     for (int64_t c = col; c < std::min(col + shared, moved.last); ++c)
-      out[static_cast<size_t>(c - moved.first)] = s.per_level * (static_cast<float>(codes(row, c)) - zero) + s.constant;
+      out[static_cast<size_t>(c - moved.first)] = s.per_level * line.level(codes(row, c)) + s.constant;
   }
 }
 
 float Quantized::rounded(int index, float x) const {
   const Parameter range = parameter(0, 0, index);
   const float inside = x > range.lowest ? (x < range.highest ? x : range.highest) : range.lowest;
-  const bool integer = std::visit([&](const auto& p) { return is_integer(p, index); }, params);
-  return integer ? std::nearbyint(inside) : round_to_f16(inside);
+  return std::visit([&](const auto& p) { return stored(p, index, inside); }, params);
 }
 
 void Quantized::set_parameter(int64_t row, int64_t window_index, int index, float x) {

@@ -9,93 +9,15 @@
 #include "pare/grid/lanes.h"
 
 namespace pare {
-
-// ---- the closed set
-
 namespace {
-
-constexpr BlockTraits kBlocks[] = {{BlockSpec::Type::q4_0, "q4_0", 4.5, 15, 8},
-                                   {BlockSpec::Type::q8_0, "q8_0", 8.5, 255, 128}};
-constexpr SuperBlockTraits kSuperBlocks[] = {
-    {SuperBlockSpec::Type::q4_k, "q4_k", 4.5, 15, 0, 32, 0, 63, true},
-    {SuperBlockSpec::Type::q6_k, "q6_k", 6.5625, 63, 32, 16, -128, 127, false}};
-
-template <class T>
-float as_float(T integer) {
-  return static_cast<float>(integer);
-}
-
-int64_t windows_in(int64_t cols, int64_t window) { return (cols + window - 1) / window; }
-
-Affine make(AffineSpec spec, Shape s) {
-  if (spec.group == 0) spec.group = s.cols;
-  const int64_t groups = windows_in(s.cols, spec.group);
-  const auto zero = static_cast<uint8_t>(spec.symmetric ? 1 << (spec.bits - 1) : spec.lowest_zero);
-  return {spec, Plane<float>(groups, s.rows), Plane<uint8_t>(groups, s.rows, zero)};
-}
-Block make(const BlockSpec& spec, Shape s) { return {spec, Plane<float>(s.cols / Block::kColumns, s.rows)}; }
-SuperBlock make(const SuperBlockSpec& spec, Shape s) {
-  const SuperBlockTraits& t = traits(spec);
-  const int64_t blocks = s.cols / SuperBlock::kColumns, subs = s.cols / t.sub;
-  SuperBlock b{spec, Plane<float>(blocks, s.rows), {}, Plane<int8_t>(subs, s.rows), {}};
-  if (t.mins) b.dmin = Plane<float>(blocks, s.rows), b.min = Plane<uint8_t>(subs, s.rows);
-  return b;
-}
-
-// ---- lines
-
-Line line_of(const Affine& p, int64_t row, int64_t col) {
-  const int64_t group = col / p.spec.group;
-  return {p.scale(group, row), as_float(p.zero(group, row)), 0};
-}
-Line line_of(const Block& p, int64_t row, int64_t col) {
-  return {p.scale(col / Block::kColumns, row), as_float(traits(p.spec).middle), 0};
-}
-Line line_of(const SuperBlock& p, int64_t row, int64_t col) {
-  const SuperBlockTraits& t = traits(p.spec);
-  const int64_t block = col / SuperBlock::kColumns, sub = col / t.sub;
-  return {p.d(block, row) * as_float(p.scale(sub, row)), as_float(t.middle),
-          t.mins ? p.dmin(block, row) * as_float(p.min(sub, row)) : 0};
-}
 
 uint8_t nearest_code(const Line& line, int top, float x) {
   const float inverse = line.scale == 0 ? 0 : 1 / line.scale;
-  const float wanted = (x + line.min) * inverse, lowest = -line.zero, highest = as_float(top) - line.zero;
+  const float wanted = (x + line.min) * inverse;
+  if (line.table) return static_cast<uint8_t>(line.table->nearest(wanted));
+  const float lowest = -line.zero, highest = static_cast<float>(top) - line.zero;
   const float level = wanted > lowest ? (wanted < highest ? wanted : highest) : lowest;  // NaN: the lowest
   return static_cast<uint8_t>(std::nearbyint(level) + line.zero);
-}
-
-// The lines of a strip's rows at one column; the same products as line_of.
-void gather(const Affine& p, int64_t row, int rows, int64_t col, lanes::LineLanes& out) {
-  const int64_t group = col / p.spec.group;
-  const float* scale = p.scale.row(group) + row;
-  const uint8_t* zero = p.zero.row(group) + row;
-  for (int r = 0; r < rows; ++r) {
-    out.scale.v[r] = scale[r];
-    out.zero.v[r] = as_float(zero[r]);
-  }
-}
-void gather(const Block& p, int64_t row, int rows, int64_t col, lanes::LineLanes& out) {
-  const float* scale = p.scale.row(col / Block::kColumns) + row;
-  const float middle = as_float(traits(p.spec).middle);
-  for (int r = 0; r < rows; ++r) {
-    out.scale.v[r] = scale[r];
-    out.zero.v[r] = middle;
-  }
-}
-void gather(const SuperBlock& p, int64_t row, int rows, int64_t col, lanes::LineLanes& out) {
-  const SuperBlockTraits& t = traits(p.spec);
-  const int64_t block = col / SuperBlock::kColumns, sub = col / t.sub;
-  const float *d = p.d.row(block) + row, middle = as_float(t.middle);
-  const int8_t* scale = p.scale.row(sub) + row;
-  for (int r = 0; r < rows; ++r) {
-    out.scale.v[r] = d[r] * as_float(scale[r]);
-    out.zero.v[r] = middle;
-  }
-  if (!t.mins) return;
-  const float* dmin = p.dmin.row(block) + row;
-  const uint8_t* min = p.min.row(sub) + row;
-  for (int r = 0; r < rows; ++r) out.min.v[r] = dmin[r] * as_float(min[r]);
 }
 
 // ---- fits
@@ -116,33 +38,6 @@ Scratch& scratch(int64_t columns) {
   return buffers;
 }
 
-void fit_rows(Affine& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
-  lanes::ScaleFit fit;
-  lanes::fit_affine(c, p.spec, search, fit);
-  for (int r = 0; r < rows; ++r) {
-    p.scale(window, row + r) = fit.scale.v[r];
-    p.zero(window, row + r) = static_cast<uint8_t>(fit.zero.v[r]);
-  }
-}
-void fit_rows(Block& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
-  lanes::Lanes scale;
-  lanes::fit_block(c, p.spec.type, search, scale);
-  std::copy_n(scale.v, rows, p.scale.row(window) + row);
-}
-void fit_rows(SuperBlock& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
-  const SuperBlockTraits& t = traits(p.spec);
-  lanes::SuperFit fit;
-  t.mins ? lanes::fit_super_affine(c, search, fit) : lanes::fit_super_symmetric(c, search, fit);
-  std::copy_n(fit.d.v, rows, p.d.row(window) + row);
-  const int64_t subs = SuperBlock::kColumns / t.sub;
-  for (int64_t j = 0; j < subs; ++j)
-    for (int r = 0; r < rows; ++r) p.scale(window * subs + j, row + r) = static_cast<int8_t>(fit.scale[j].v[r]);
-  if (!t.mins) return;
-  std::copy_n(fit.dmin.v, rows, p.dmin.row(window) + row);
-  for (int64_t j = 0; j < subs; ++j)
-    for (int r = 0; r < rows; ++r) p.min(window * subs + j, row + r) = static_cast<uint8_t>(fit.min[j].v[r]);
-}
-
 // buffers.x holds the window's weights, lane = row.
 void fit_loaded(Params& params, int64_t window, const Strip& strip, const FitHow& how, Scratch& buffers) {
   const int64_t columns = strip.last - strip.first;
@@ -153,7 +48,7 @@ void fit_loaded(Params& params, int64_t window, const Strip& strip, const FitHow
     lanes::weigh(buffers.x.data(), columns, importance, larger, buffers.importance.data());
   }
   const lanes::Columns c{buffers.x.data(), buffers.importance.data(), columns};
-  std::visit([&](auto& p) { fit_rows(p, window, strip.first_row, strip.rows, c, how.search); }, params);
+  fit_params(params, window, strip, c, how.search);
 }
 
 // Waking threads costs more than fitting a small window, above all on a machine that is busy with something else.
@@ -163,30 +58,11 @@ bool worth_threads(int64_t weights, Search search) {
 
 }  // namespace
 
-const BlockTraits& traits(const BlockSpec& spec) { return kBlocks[static_cast<size_t>(spec.type)]; }
-const SuperBlockTraits& traits(const SuperBlockSpec& spec) { return kSuperBlocks[static_cast<size_t>(spec.type)]; }
-
-int top_code(const Params& params) {
-  return std::visit(Overloaded{[](const Affine& p) { return (1 << p.spec.bits) - 1; },
-                               [](const Block& p) { return traits(p.spec).top; },
-                               [](const SuperBlock& p) { return traits(p.spec).top; }},
-                    params);
-}
-int64_t line_columns(const Params& params) {
-  return std::visit(
-      Overloaded{[](const Affine& p) { return p.spec.group; }, [](const Block&) { return Block::kColumns; },
-                 [](const SuperBlock& p) { return traits(p.spec).sub; }},
-      params);
-}
-Line line_at(const Params& params, int64_t row, int64_t col) {
-  return std::visit([&](const auto& p) { return line_of(p, row, col); }, params);
-}
-
 // ---- Quantized
 
 Quantized::Quantized(const Grid& grid, Shape shape) {
   check_shape(grid, shape, "");
-  std::visit([&](const auto& spec) { params = make(spec, shape); }, grid);
+  params = make_params(grid, shape);
   codes = Plane<uint8_t>(shape.rows, shape.cols);
 }
 
@@ -196,7 +72,8 @@ Grid Quantized::grid() const {
 int64_t Quantized::window() const {
   return std::visit(
       Overloaded{[](const Affine& p) { return p.spec.group; }, [](const Block&) { return Block::kColumns; },
-                 [](const SuperBlock&) { return SuperBlock::kColumns; }},
+                 [](const SuperBlock&) { return SuperBlock::kColumns; },
+                 [](const Codebook& p) { return p.spec.group; }},
       params);
 }
 int64_t Quantized::windows() const { return shape().cols / window(); }
@@ -230,26 +107,31 @@ void Quantized::fit(const Strip& strip, const FitHow& how) {
 
 void Quantized::round(const Strip& strip) {
   const int64_t shared = line_columns(params);
-  const int top = top_code(params);
+  const int top = codes_of(grid()) - 1;
+  const LevelTable* table = table_of(grid());
   for (int64_t col = strip.first; col < strip.last;) {
     const int64_t end = std::min(strip.last, (col / shared + 1) * shared);
     lanes::LineLanes line{};
-    std::visit([&](const auto& p) { gather(p, strip.first_row, strip.rows, col, line); }, params);
-    lanes::round(line, top, strip.values + (col - strip.first) * kLanes, end - col, strip.rows,
-                 codes.row(strip.first_row) + col, codes.cols());
+    gather_lines(params, strip.first_row, strip.rows, col, line);
+    const lanes::StripPart part{strip.values + (col - strip.first) * kLanes, end - col, strip.rows,
+                                codes.row(strip.first_row) + col, codes.cols()};
+    if (table)
+      lanes::round_to_table(line, *table, part);
+    else
+      lanes::round(line, top, part);
     col = end;
   }
 }
 
 uint8_t Quantized::nearest(int64_t row, int64_t col, float x) const {
-  return nearest_code(line_at(params, row, col), top_code(params), x);
+  return nearest_code(line_at(params, row, col), codes_of(grid()) - 1, x);
 }
 float Quantized::value(int64_t row, int64_t col, uint8_t code) const { return line_at(params, row, col).value(code); }
 
 int Quantized::candidates(int64_t row, int64_t col, std::span<const float> values, std::span<uint8_t> out) const {
   assert(std::ssize(values) == step());
   const Line line = line_at(params, row, col);
-  const int top = top_code(params), count = std::min(static_cast<int>(out.size()), top + 1);
+  const int top = codes_of(grid()) - 1, count = std::min(static_cast<int>(out.size()), top + 1);
   const auto miss = [&](int code) { return std::abs(values[0] - line.value(static_cast<uint8_t>(code))); };
   int below = nearest_code(line, top, values[0]), above = below + 1;  // values are ordered along the codes
   for (int i = 0; i < count; ++i) {
@@ -268,10 +150,12 @@ void dequantize_rows(const Quantized& q, int64_t first, int64_t last, float* out
     for (int64_t col = 0; col < cols; col += shared) {
       const Line line = line_at(q.params, row, col);
       const int64_t end = std::min(cols, col + shared);
-      if (q.order.empty())
+      if (!q.order.empty())
+        for (int64_t c = col; c < end; ++c) out[q.order[static_cast<size_t>(c)]] = line.value(codes[c]);
+      else if (line.table)
         for (int64_t c = col; c < end; ++c) out[c] = line.value(codes[c]);
       else
-        for (int64_t c = col; c < end; ++c) out[q.order[static_cast<size_t>(c)]] = line.value(codes[c]);
+        for (int64_t c = col; c < end; ++c) out[c] = line.scale * (static_cast<float>(codes[c]) - line.zero) - line.min;
     }
   }
 }

@@ -56,7 +56,11 @@ struct SuperBlock {
   Plane<int8_t> scale;   // sub-blocks x rows: q4_k 0…63 per 32 columns, q6_k -128…127 per 16
   Plane<uint8_t> min;    // sub-blocks x rows, 0…63; empty where the type has no mins
 };
-using Params = std::variant<Affine, Block, SuperBlock>;
+struct Codebook {
+  CodebookSpec spec;   // group resolved: never 0
+  Plane<float> scale;  // groups x rows, every value exact in spec.scale
+};
+using Params = std::variant<Affine, Block, SuperBlock, Codebook>;
 
 // One stored parameter of one row's window. All grids are linear in each of them, the codes and others given.
 struct Parameter {

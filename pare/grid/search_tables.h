@@ -35,6 +35,10 @@ inline constexpr Factors kZeroPointGroup[] = {factors(1, 4.0, 14), factors(1, 3.
 inline constexpr Factors kBlock16Levels = factors(0.70, 1.16, 23), kBlock64Levels = factors(0.93, 1.04, 13),
                          kBlock256Levels = factors(0.98, 1.01, 9);
 
+// Sixteen levels in a table; and the stored scales around the range's that are tried where few can be stored.
+inline constexpr Factors kTableLevels = factors(0.75, 1.2, 12), kStoredPowers = factors(0.3, 1.2, 4),
+                         kStoredE4M3 = factors(0.6, 1.25, 14);
+
 struct AffineSubs {  // q4_k
   static constexpr bool kMins = true;
   static constexpr int kSubs = 8, kColumns = 32;

@@ -99,13 +99,41 @@ HWY_INLINE void round_columns(const LineLanes& line, int top, float* values, int
   }
 }
 
-void Round(const LineLanes& line, int top, float* values, int64_t columns, int rows, uint8_t* codes, int64_t stride) {
-  alignas(64) uint8_t block[16 * kLanes];
-  for (int64_t c = 0; c < columns; c += 16) {
-    const int64_t count = columns - c < 16 ? columns - c : 16;
-    round_columns(line, top, values + c * kLanes, count, block);
-    store_codes(block, count, rows, codes + c, stride);
+// The same where a table holds the levels.
+HWY_INLINE void round_columns_to(const LineLanes& line, const LevelTable& table, float* values, int64_t columns,
+                                 uint8_t* codes) {
+  const F f;
+  const hn::Rebind<uint8_t, F> bytes;
+  const TableLevels levels{table};
+  for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(f)) {
+    const V scale = load(line.scale, lane), min = load(line.min, lane), inverse = reciprocal(scale);
+    for (int64_t c = 0; c < columns; ++c) {
+      float* at = values + c * kLanes + lane;
+      const auto found = levels.find(hn::Mul(hn::Add(hn::LoadU(f, at), min), inverse));
+      hn::StoreU(hn::Sub(hn::Mul(scale, found.level), min), f, at);
+      hn::StoreU(hn::DemoteTo(bytes, found.code), bytes, codes + c * kLanes + lane);
+    }
   }
+}
+
+// Sixteen columns at a time: round(values, columns, codes) fills codes (columns x kLanes).
+template <class RoundColumns>
+HWY_INLINE void round_part(const StripPart& part, const RoundColumns& round) {
+  alignas(64) uint8_t block[16 * kLanes];
+  for (int64_t c = 0; c < part.columns; c += 16) {
+    const int64_t count = part.columns - c < 16 ? part.columns - c : 16;
+    round(part.values + c * kLanes, count, block);
+    store_codes(block, count, part.rows, part.codes + c, part.stride);
+  }
+}
+
+void Round(const LineLanes& line, int top, const StripPart& part) {
+  round_part(part, [&](float* values, int64_t columns, uint8_t* codes)
+                       HWY_ATTR { round_columns(line, top, values, columns, codes); });
+}
+void RoundToTable(const LineLanes& line, const LevelTable& table, const StripPart& part) {
+  round_part(part, [&](float* values, int64_t columns, uint8_t* codes)
+                       HWY_ATTR { round_columns_to(line, table, values, columns, codes); });
 }
 
 void Sanitize(Lanes* x, int64_t columns) {
@@ -145,6 +173,7 @@ namespace pare::lanes {
 HWY_EXPORT(TransposeIn);
 HWY_EXPORT(TransposeOut);
 HWY_EXPORT(Round);
+HWY_EXPORT(RoundToTable);
 HWY_EXPORT(Sanitize);
 HWY_EXPORT(Weigh);
 
@@ -154,8 +183,9 @@ void transpose_in(const float* w, int64_t stride, int rows, int64_t columns, flo
 void transpose_out(const float* lanes, int rows, int64_t columns, float* w, int64_t stride) {
   HWY_DYNAMIC_DISPATCH(TransposeOut)(lanes, rows, columns, w, stride);
 }
-void round(const LineLanes& line, int top, float* values, int64_t columns, int rows, uint8_t* codes, int64_t stride) {
-  HWY_DYNAMIC_DISPATCH(Round)(line, top, values, columns, rows, codes, stride);
+void round(const LineLanes& line, int top, const StripPart& part) { HWY_DYNAMIC_DISPATCH(Round)(line, top, part); }
+void round_to_table(const LineLanes& line, const LevelTable& table, const StripPart& part) {
+  HWY_DYNAMIC_DISPATCH(RoundToTable)(line, table, part);
 }
 void sanitize(Lanes* x, int64_t columns) { HWY_DYNAMIC_DISPATCH(Sanitize)(x, columns); }
 

@@ -13,10 +13,10 @@ namespace {
 
 bool any_floats(const FloatRows&) { return true; }
 bool any_grid(const Grid&, Shape) { return true; }
-// The vector kernel changes parameters between units of 32 columns only.
+// The vector kernel knows no lines and changes parameters between units of 32 columns only.
 bool whole_units(const Grid& grid, Shape shape) {
   const TileLayout t = tile_layout(grid, shape);
-  return t.window % kUnit == 0 || t.window >= shape.cols;
+  return t.kind != TileKind::lines && (t.window % kUnit == 0 || t.window >= shape.cols);
 }
 
 constexpr FloatKernel kFloatKernels[] = {

@@ -14,7 +14,7 @@
 namespace pare {
 namespace {
 
-constexpr int64_t kHalves = kLanes * 2, kBytes = kLanes;  // of one f16 and one u8 per row
+constexpr int64_t kHalves = kLanes * 2, kFloats = kLanes * 4, kBytes = kLanes;  // of one number per row
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -40,6 +40,15 @@ struct Family {
     t.window = SuperBlock::kColumns;
     t.fixed_zero = mins ? 0 : 32;
     t.run = mins ? 32 : 16;
+    t.mins = mins;
+  }
+  template <class Spec>
+  void operator()(const Spec& s) const {
+    t.kind = TileKind::lines;
+    t.table = table_of(s);
+    while (1 << t.bits < codes_of(s)) ++t.bits;
+    t.window = line_columns(s, t.shape.cols);
+    t.mins = has_mins(s);
   }
 };
 
@@ -56,6 +65,15 @@ void store_halves(const Plane<float>& values, const Target& to, std::byte* out) 
     for (int64_t lane = 0; lane < to.rows; ++lane) {
       const uint16_t half = f32_to_f16(values(g, to.row + lane));
       std::memcpy(out + g * kHalves + lane * 2, &half, 2);
+    }
+}
+
+void store_lines(const Quantized& q, const Target& to) {
+  for (int64_t g = 0; g < to.t.windows; ++g)
+    for (int64_t lane = 0; lane < to.rows; ++lane) {
+      const Line line = line_at(q.params, to.row + lane, g * to.t.window);
+      std::memcpy(to.strip + g * kFloats + lane * 4, &line.scale, 4);
+      if (to.t.mins) std::memcpy(to.strip + to.t.dmin_at + g * kFloats + lane * 4, &line.min, 4);
     }
 }
 
@@ -79,6 +97,8 @@ struct StoreParams {
     store_halves(p.dmin, to, to.strip + to.t.dmin_at);
     store_bytes(p.min, to, to.strip + to.t.min_at);
   }
+  template <class Params>
+  void operator()(const Params&) const {}  // lines
 };
 
 // Eight dwords: bytes 4 i … 4 i + 3 are the codes of those columns. Compilers turn it into a few vector operations.
@@ -142,6 +162,11 @@ float half_at(const std::byte* from, int64_t index, int64_t lane) {
   std::memcpy(&half, from + index * kHalves + lane * 2, 2);
   return f16_to_f32(half);
 }
+float float_at(const std::byte* from, int64_t index, int64_t lane) {
+  float x;
+  std::memcpy(&x, from + index * kFloats + lane * 4, 4);
+  return x;
+}
 int byte_at(const std::byte* from, int64_t index, int64_t lane) {
   return std::to_integer<int>(from[index * kBytes + lane]);
 }
@@ -156,11 +181,10 @@ TileLayout tile_layout(const Grid& grid, Shape shape) {
   t.runs = t.run > 0 ? divide_up(shape.cols, t.run) : 0;
   t.units = divide_up(shape.cols, kUnit);
   t.strips = divide_up(shape.rows, kLanes);
-  const bool mins = t.kind == TileKind::sub_mins;
-  t.dmin_at = t.windows * kHalves;
-  t.sub_at = t.dmin_at + (mins ? t.windows * kHalves : 0);
+  t.dmin_at = t.windows * t.number_bytes();
+  t.sub_at = t.dmin_at + (t.mins ? t.windows * t.number_bytes() : 0);
   t.min_at = t.sub_at + t.runs * kBytes;
-  t.codes_at = round_up(t.min_at + (mins ? t.runs * kBytes : 0), kLine);
+  t.codes_at = round_up(t.min_at + (t.mins ? t.runs * kBytes : 0), kLine);
   t.strip_bytes = t.codes_at + t.units * t.unit_bytes();
   return t;
 }
@@ -186,7 +210,10 @@ void pack_rows(const Quantized& q, int64_t first_row, Tiles& tiles) {
     std::byte* strip = tiles.strip(first_row / kLanes + s);
     std::memset(strip, 0, static_cast<size_t>(t.strip_bytes));
     const Target to{t, strip, s * kLanes, std::min<int64_t>(kLanes, rows - s * kLanes)};
-    std::visit(StoreParams{to}, q.params);
+    if (t.kind == TileKind::lines)
+      store_lines(q, to);
+    else
+      std::visit(StoreParams{to}, q.params);
     store_codes(q, to);
   });
 }
@@ -201,7 +228,7 @@ void plain_unit(const Tiles& tiles, int64_t s, int64_t u, float* values) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       const int code = plain_code(t.bits, unit, c, lane);
       const int sub = t.run > 0 ? byte_at(strip + t.sub_at, run, lane) : 0;
-      float scale = half_at(strip, window, lane), min = 0;
+      float scale = t.kind == TileKind::lines ? float_at(strip, window, lane) : half_at(strip, window, lane), min = 0;
       int zero = t.fixed_zero;
       switch (t.kind) {
         case TileKind::affine:
@@ -214,8 +241,12 @@ void plain_unit(const Tiles& tiles, int64_t s, int64_t u, float* values) {
         case TileKind::signed_scales:
           scale *= static_cast<float>(static_cast<int8_t>(sub));
           break;
+        case TileKind::lines:
+          if (t.mins) min = float_at(strip + t.dmin_at, window, lane);
+          break;
       }
-      values[c * kLanes + lane] = scale * static_cast<float>(code - zero) - min;
+      const float level = t.table ? t.table->level[code] : static_cast<float>(code - zero);
+      values[c * kLanes + lane] = scale * level - min;
     }
   }
 }

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 
 #include "pare/base/error.h"
@@ -87,20 +86,24 @@ std::string known_recipes() {
   return out;
 }
 
+std::string known_grids() {
+  std::string out;
+  for (const Grid& grid : named_grids()) out += name_of(grid) + ", ";
+  return out;
+}
+
 }  // namespace
 
 Target parse_target(std::string_view name) {
   const std::string key = folded(name);
-  static constexpr std::array<std::pair<std::string_view, Grid>, 4> kBlocks = {
-      {{"q4_0", kQ4_0}, {"q8_0", kQ8_0}, {"q4_k", kQ4_K}, {"q6_k", kQ6_K}}};
-  for (const auto& [word, grid] : kBlocks)
-    if (key == word) return grid;
+  for (const Grid& grid : named_grids())
+    if (key == name_of(grid)) return grid;
   for (const DType type : {DType::f32, DType::f16, DType::bf16})
     if (key == info(type).name) return type;
   if (const auto grid = parse_affine(key)) return *grid;
   throw Error({.what = fmt::format("unknown grid \"{}\"", name),
                .where = "grid",
-               .expected = "q8_0, q6_k, q4_k, q4_0, int<2…8>[-g<columns>|-row][-sym|-asym], f32, f16 or bf16",
+               .expected = known_grids() + "int<2…8>[-g<columns>|-row][-sym|-asym], f32, f16 or bf16",
                .code = ExitCode::usage});
 }
 

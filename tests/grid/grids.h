@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pare/grid/quantized.h"
+#include "pare/grid/line.h"
 
 namespace pare::test {
 
@@ -18,8 +18,7 @@ inline std::vector<Grid> all_grids() {
   grids.push_back(AffineSpec{4, 64, false, 1});
   grids.push_back(AffineSpec{3, 0, true, 0});
   grids.push_back(AffineSpec{4, 0, false, 1});
-  for (auto type : {BlockSpec::Type::q4_0, BlockSpec::Type::q8_0}) grids.push_back(BlockSpec{type});
-  for (auto type : {SuperBlockSpec::Type::q4_k, SuperBlockSpec::Type::q6_k}) grids.push_back(SuperBlockSpec{type});
+  for (const Grid& grid : named_grids()) grids.push_back(grid);
   return grids;
 }
 
@@ -53,12 +52,7 @@ inline std::vector<float> random_importance(int64_t cols, unsigned seed) {
   return out;
 }
 
-inline int levels_of(const Grid& grid) {
-  if (const auto* affine = std::get_if<AffineSpec>(&grid)) return 1 << affine->bits;
-  if (grid == Grid(BlockSpec{BlockSpec::Type::q8_0})) return 256;
-  if (grid == Grid(SuperBlockSpec{SuperBlockSpec::Type::q6_k})) return 64;
-  return 16;
-}
+inline int levels_of(const Grid& grid) { return codes_of(grid); }
 
 inline void fit_all(Quantized& q, MatrixView w, const FitHow& how) {
   for (int64_t i = 0; i < q.windows(); ++i) q.fit(i, w, how);

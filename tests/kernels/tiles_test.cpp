@@ -23,6 +23,7 @@ constexpr SuperBlockSpec kQ4K{SuperBlockSpec::Type::q4_k}, kQ6K{SuperBlockSpec::
 std::vector<Case> cases() {
   std::vector<Case> all = {{kQ4_0, {1, 32}}, {kQ4_0, {33, 96}},  {kQ8_0, {16, 64}}, {kQ8_0, {47, 288}},
                            {kQ4K, {5, 256}}, {kQ4K, {35, 1280}}, {kQ6K, {17, 256}}, {kQ6K, {32, 768}}};
+  for (const Grid& grid : named_grids()) all.push_back({grid, {21, 512}});
   for (int bits = 2; bits <= 8; ++bits)
     for (const bool symmetric : {true, false}) {
       all.push_back({affine(bits, 0, symmetric), {19, 77}});   // whole rows, a broken unit

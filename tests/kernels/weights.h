@@ -16,7 +16,7 @@
 
 #include "pare/base/float_formats.h"
 #include "pare/base/threads.h"
-#include "pare/grid/quantized.h"
+#include "pare/grid/line.h"
 #include "pare/kernels/packed.h"
 
 namespace pare::test {
@@ -59,6 +59,9 @@ inline Quantized random_quantized(const Grid& grid, Shape shape, bool ordered, R
   } else if (auto* b = std::get_if<Block>(&q.params)) {
     if (b->spec.type == BlockSpec::Type::q4_0) top = 15;
     fill(b->scale, random);
+  } else if (auto* t = std::get_if<Codebook>(&q.params)) {
+    top = codes_of(grid) - 1;
+    for (float& x : t->scale.values()) x = stored_scale(t->spec.scale, random_scale(random));
   } else {
     auto& s = std::get<SuperBlock>(q.params);
     const bool mins = s.spec.type == SuperBlockSpec::Type::q4_k;

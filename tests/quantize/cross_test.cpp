@@ -78,8 +78,7 @@ const Solver kSolvers[] = {
 };
 
 std::vector<Grid> grids() {
-  std::vector<Grid> out = {BlockSpec{BlockSpec::Type::q4_0}, BlockSpec{BlockSpec::Type::q8_0},
-                           SuperBlockSpec{SuperBlockSpec::Type::q4_k}, SuperBlockSpec{SuperBlockSpec::Type::q6_k}};
+  std::vector<Grid> out(named_grids().begin(), named_grids().end());
   for (int bits = 2; bits <= 8; ++bits)
     for (const int64_t group : {0, 32, 128})
       for (const bool symmetric : {true, false})

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "tests/readers/second_blocks.h"
 #include "tests/readers/second_bytes.h"
 #include "tests/readers/second_reader.h"
 
@@ -66,8 +67,14 @@ struct Type {
   const char* name;
   int weights, bytes;  // of one block
 };
-constexpr Type kTypes[] = {{0, "f32", 1, 4},       {1, "f16", 1, 2},       {2, "q4_0", 32, 18}, {8, "q8_0", 32, 34},
-                           {12, "q4_k", 256, 144}, {14, "q6_k", 256, 210}, {26, "i32", 1, 4},   {30, "bf16", 1, 2}};
+constexpr Type kTypes[] = {
+    {0, "f32", 1, 4},       {1, "f16", 1, 2},         {2, "q4_0", 32, 18},    {3, "q4_1", 32, 20},
+    {6, "q5_0", 32, 22},    {7, "q5_1", 32, 24},      {8, "q8_0", 32, 34},    {10, "q2_k", 256, 84},
+    {11, "q3_k", 256, 110}, {12, "q4_k", 256, 144},   {13, "q5_k", 256, 176}, {14, "q6_k", 256, 210},
+    {20, "iq4_nl", 32, 18}, {23, "iq4_xs", 256, 136}, {24, "i8", 1, 1},       {25, "i16", 1, 2},
+    {26, "i32", 1, 4},      {27, "i64", 1, 8},        {28, "f64", 1, 8},      {30, "bf16", 1, 2},
+    {34, "tq1_0", 256, 54}, {35, "tq2_0", 256, 66},   {39, "mxfp4", 32, 17},  {40, "nvfp4", 64, 36},
+    {41, "q1_0", 128, 18},  {42, "q2_0", 64, 18}};
 
 Type type_of(int id) {
   for (const Type& type : kTypes)
@@ -75,51 +82,8 @@ Type type_of(int id) {
   throw std::runtime_error("GGUF: tensor type " + std::to_string(id));
 }
 
-int byte_at(const std::string& block, int i) { return static_cast<unsigned char>(block.at(static_cast<size_t>(i))); }
-int signed_byte_at(const std::string& block, int i) { return static_cast<int8_t>(byte_at(block, i)); }
-float f16_at(const std::string& block, int i) { return f16_value(byte_at(block, i) | byte_at(block, i + 1) << 8); }
-
-// The scale and the min of group g, 6 bits each, in the 12 bytes that begin at `at`.
-struct ScaleMin {
-  int scale, min;
-};
-ScaleMin scale_min(const std::string& block, int at, int g) {
-  const auto s = [&](int j) { return byte_at(block, at + j); };
-  if (g < 4) return {s(g) & 63, s(g + 4) & 63};
-  return {(s(g + 4) & 15) | (s(g - 4) >> 6) << 4, s(g + 4) >> 4 | (s(g) >> 6) << 4};
-}
-
-// The value of weight e of one block.
-// | d f16 | 16 bytes of nibbles |
-float q4_0_value(const std::string& b, int e) {
-  const int byte = byte_at(b, 2 + e % 16), nibble = e < 16 ? byte & 15 : byte >> 4;
-  return f16_at(b, 0) * static_cast<float>(nibble - 8);
-}
-// | d f16 | i8[32] |
-float q8_0_value(const std::string& b, int e) { return f16_at(b, 0) * static_cast<float>(signed_byte_at(b, 2 + e)); }
-// | d f16 | dmin f16 | scales 12 bytes | nibbles 128 bytes |
-float q4_k_value(const std::string& b, int e) {
-  const int g = e / 32, byte = byte_at(b, 16 + 32 * (e / 64) + e % 32), nibble = g % 2 == 0 ? byte & 15 : byte >> 4;
-  const ScaleMin s = scale_min(b, 4, g);
-  const float scale = f16_at(b, 0) * static_cast<float>(s.scale), min = f16_at(b, 2) * static_cast<float>(s.min);
-  const float product = scale * static_cast<float>(nibble);
-  return product - min;
-}
-// | low nibbles 128 bytes | high pairs 64 bytes | scales i8[16] | d f16 |
-float q6_k_value(const std::string& b, int e) {
-  const int n = e / 128, l = e % 32, t = e % 128 / 32;
-  const int low_byte = byte_at(b, 64 * n + l + 32 * (t % 2)), low = t < 2 ? low_byte & 15 : low_byte >> 4;
-  const int high = byte_at(b, 128 + 32 * n + l) >> (2 * t) & 3;
-  const float scale = f16_at(b, 208) * static_cast<float>(signed_byte_at(b, 192 + e / 16));
-  return scale * static_cast<float>((low | high << 4) - 32);
-}
-
-float value_in_block(const std::string& type, const std::string& block, int e) {
-  if (type == "q4_0") return q4_0_value(block, e);
-  if (type == "q8_0") return q8_0_value(block, e);
-  if (type == "q4_k") return q4_k_value(block, e);
-  if (type == "q6_k") return q6_k_value(block, e);
-  return plain_value(type, block, 0);
+float value_in_block(const std::string& type, int weights, const std::string& block, int e) {
+  return weights == 1 ? plain_value(type, block, 0) : block_value(type, block, e);
 }
 
 struct Entry {
@@ -172,7 +136,8 @@ SecondTensor read_tensor(const Entry& entry, const std::string& stored) {
   const auto block_bytes = static_cast<size_t>(entry.type.bytes);
   for (size_t at = 0; at < stored.size(); at += block_bytes) {
     const std::string block = stored.substr(at, block_bytes);
-    for (int e = 0; e < entry.type.weights; ++e) tensor.values.push_back(value_in_block(tensor.type, block, e));
+    for (int e = 0; e < entry.type.weights; ++e)
+      tensor.values.push_back(value_in_block(tensor.type, entry.type.weights, block, e));
   }
   return tensor;
 }

@@ -23,7 +23,7 @@ using SecondTensors = std::map<std::string, SecondTensor>;
 
 // All of these throw std::runtime_error when the file is not what the description says.
 
-// f32, f16, bf16, i32, q4_0, q8_0, q4_k, q6_k; other types are refused.
+// Plain numbers and the blocks that block_value knows; other types are refused.
 SecondTensors read_gguf(const std::filesystem::path& path);
 // All key-value pairs as one object; arrays as arrays, integers exact.
 nlohmann::json read_gguf_metadata(const std::filesystem::path& path);

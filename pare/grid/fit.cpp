@@ -1,0 +1,47 @@
+// Which fit each family takes, and where the numbers it finds are stored.
+#include <algorithm>
+
+#include "pare/grid/families.h"
+
+namespace pare {
+namespace {
+
+void fit_rows(Affine& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
+  lanes::ScaleFit fit;
+  lanes::fit_affine(c, p.spec, search, fit);
+  for (int r = 0; r < rows; ++r) {
+    p.scale(window, row + r) = fit.scale.v[r];
+    p.zero(window, row + r) = static_cast<uint8_t>(fit.zero.v[r]);
+  }
+}
+void fit_rows(Block& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
+  lanes::Lanes scale;
+  lanes::fit_block(c, p.spec.type, search, scale);
+  std::copy_n(scale.v, rows, p.scale.row(window) + row);
+}
+void fit_rows(SuperBlock& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
+  const SuperBlockTraits& t = traits(p.spec);
+  lanes::SuperFit fit;
+  t.mins ? lanes::fit_super_affine(c, search, fit) : lanes::fit_super_symmetric(c, search, fit);
+  std::copy_n(fit.d.v, rows, p.d.row(window) + row);
+  const int64_t subs = SuperBlock::kColumns / t.sub;
+  for (int64_t j = 0; j < subs; ++j)
+    for (int r = 0; r < rows; ++r) p.scale(window * subs + j, row + r) = static_cast<int8_t>(fit.scale[j].v[r]);
+  if (!t.mins) return;
+  std::copy_n(fit.dmin.v, rows, p.dmin.row(window) + row);
+  for (int64_t j = 0; j < subs; ++j)
+    for (int r = 0; r < rows; ++r) p.min(window * subs + j, row + r) = static_cast<uint8_t>(fit.min[j].v[r]);
+}
+void fit_rows(Codebook& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
+  lanes::Lanes scale;
+  lanes::fit_table(c, level_table(p.spec.levels), p.spec.scale, search, scale);
+  std::copy_n(scale.v, rows, p.scale.row(window) + row);
+}
+
+}  // namespace
+
+void fit_params(Params& params, int64_t window, const Strip& strip, const lanes::Columns& c, Search search) {
+  std::visit([&](auto& p) { fit_rows(p, window, strip.first_row, strip.rows, c, search); }, params);
+}
+
+}  // namespace pare
