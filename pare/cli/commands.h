@@ -33,6 +33,7 @@ struct Command {
 bool parse_command(Options& options, Session& session, std::span<const std::string> arguments);
 
 int inspect_command(Session& session, std::span<const std::string> arguments);
+int diff_command(Session& session, std::span<const std::string> arguments);
 int eval_command(Session& session, std::span<const std::string> arguments);
 int run_command(Session& session, std::span<const std::string> arguments);
 

@@ -1,7 +1,6 @@
 #include "pare/cli/inspect.h"
 
 #include <functional>
-#include <map>
 #include <numeric>
 
 #include "pare/base/error.h"
@@ -23,43 +22,29 @@ bool is_buffer(const StoredTensor& tensor) {
   return tensor.name.ends_with("attn.bias") && tensor.shape.size() == 4;
 }
 
-// The quantized matrix that a stored tensor is a part of ("….q_proj.weight" for "….q_proj.qweight"), if any.
-std::optional<std::string> matrix_of_part(const Checkpoint& checkpoint, const StoredTensor& tensor) {
-  const size_t dot = tensor.name.rfind('.');
-  if (dot == std::string::npos || tensor.name.substr(dot) == ".bias") return std::nullopt;
-  const std::string matrix = tensor.name.substr(0, dot) + ".weight";
-  if (tensor.name != matrix && checkpoint.find(matrix)) return std::nullopt;
-  if (!checkpoint.has(matrix) || !checkpoint.grid_of_weight(matrix)) return std::nullopt;
-  return matrix;
-}
-
-InspectedTensor quantized_matrix(const Checkpoint& checkpoint, const std::string& name) {
-  const Shape shape = checkpoint.shape_of(name).value_or(Shape{});
+InspectedTensor inspect_tensor(const Checkpoint& checkpoint, const std::string& name) {
+  const int64_t bytes = checkpoint.bytes_of(name);
+  if (const auto grid = checkpoint.grid_of_weight(name)) {
+    const Shape shape = checkpoint.shape_of(name).value_or(Shape{});
+    return {.name = name,
+            .shape = {shape.rows, shape.cols},
+            .type = name_of(*grid),
+            .on_grid = true,
+            .parameters = shape.size(),
+            .bytes = bytes};
+  }
+  const StoredTensor& tensor = *checkpoint.find(name);
   return {.name = name,
-          .shape = {shape.rows, shape.cols},
-          .type = name_of(*checkpoint.grid_of_weight(name)),
-          .on_grid = true,
-          .parameters = shape.size()};
+          .shape = tensor.shape,
+          .type = tensor.type,
+          .on_grid = !dtype_from_name(tensor.type),  // blocks that Pare lists but does not decode
+          .parameters = is_buffer(tensor) ? 0 : product(tensor.shape),
+          .bytes = bytes};
 }
 
 std::vector<InspectedTensor> inspect_tensors(const Checkpoint& checkpoint) {
   std::vector<InspectedTensor> out;
-  std::map<std::string, size_t> matrices;  // name -> index in `out`
-  for (const StoredTensor& tensor : checkpoint.tensors()) {
-    const auto bytes = static_cast<int64_t>(tensor.bytes.size());
-    if (const auto matrix = matrix_of_part(checkpoint, tensor)) {
-      const auto [at, added] = matrices.try_emplace(*matrix, out.size());
-      if (added) out.push_back(quantized_matrix(checkpoint, *matrix));
-      out[at->second].bytes += bytes;
-      continue;
-    }
-    out.push_back({.name = tensor.name,
-                   .shape = tensor.shape,
-                   .type = tensor.type,
-                   .on_grid = !dtype_from_name(tensor.type),  // blocks that Pare lists but does not decode
-                   .parameters = is_buffer(tensor) ? 0 : product(tensor.shape),
-                   .bytes = bytes});
-  }
+  for (const std::string& name : checkpoint.weights()) out.push_back(inspect_tensor(checkpoint, name));
   return out;
 }
 

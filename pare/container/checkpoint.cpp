@@ -135,6 +135,18 @@ void Checkpoint::add_tensor(StoredTensor tensor) {
   tensors_.push_back(std::move(tensor));
 }
 
+std::vector<std::string> Checkpoint::weights() const {
+  std::vector<std::string> out;
+  for (const StoredTensor& t : tensors_) out.push_back(t.name);
+  return out;
+}
+
+int64_t Checkpoint::bytes_of(const std::string& name) const {
+  int64_t bytes = 0;
+  for (const StoredTensor* part : parts_of(name)) bytes += static_cast<int64_t>(part->bytes.size());
+  return bytes;
+}
+
 void Checkpoint::forget(const std::string& name) const {
   for (const StoredTensor* part : parts_of(name)) forget_pages(part->bytes);
 }

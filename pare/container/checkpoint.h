@@ -68,7 +68,10 @@ class Checkpoint {
   virtual Weight load(const std::string& name) const = 0;                         // throws Error when absent or faulty
   virtual std::optional<Grid> grid_of_weight(const std::string& name) const = 0;  // nullopt: floats
   virtual std::string quantization() const = 0;  // "gptq int4-g128-sym", "q4_k", "none"
-  void forget(const std::string& name) const;    // gives the mapped pages of the tensor's parts back
+  // All of them in file order, a quantized matrix where its first part stands. Aliases are not listed.
+  virtual std::vector<std::string> weights() const;
+  int64_t bytes_of(const std::string& name) const;  // in the file, all parts together
+  void forget(const std::string& name) const;       // gives the mapped pages of the tensor's parts back
 
  protected:
   void add_tensor(StoredTensor tensor);                                                  // name not seen before

@@ -71,6 +71,24 @@ class HfCheckpoint : public Checkpoint {
     return fmt::format("{} {}{}", reader_->convention(), most->first, weights.size() > 1 ? " and others" : "");
   }
 
+  std::vector<std::string> weights() const override {
+    std::map<const StoredTensor*, const std::string*> layer_of_part;
+    if (reader_)
+      for (const auto& [name, layer] : reader_->layers())
+        for (const StoredTensor* part : layer.parts)
+          if (part) layer_of_part.emplace(part, &name);
+    std::set<std::string> seen;
+    std::vector<std::string> out;
+    for (const StoredTensor& t : tensors()) {
+      const auto at = layer_of_part.find(&t);
+      if (at == layer_of_part.end())
+        out.push_back(t.name);
+      else if (seen.insert(*at->second).second)
+        out.push_back(*at->second);
+    }
+    return out;
+  }
+
  protected:
   std::vector<const StoredTensor*> parts_of(const std::string& name) const override {
     std::vector<const StoredTensor*> out;

@@ -12,21 +12,6 @@
 namespace pare {
 namespace {
 
-// The logical tensors of a checkpoint, in its own order: of a GPTQ linear only the codes count, as its weight.
-std::vector<std::string> logical_names(const Checkpoint& checkpoint) {
-  std::vector<std::string> out;
-  for (const StoredTensor& t : checkpoint.tensors()) {
-    std::string name = t.name;
-    if (name.ends_with(".qweight"))
-      name.replace(name.size() - 7, 7, "weight");
-    else if ((name.ends_with(".qzeros") || name.ends_with(".scales") || name.ends_with(".g_idx")) &&
-             checkpoint.find(name.substr(0, name.rfind('.')) + ".qweight"))
-      continue;
-    out.push_back(std::move(name));
-  }
-  return out;
-}
-
 // Buffers that old checkpoints store although they follow from the configuration.
 bool is_buffer(std::string_view name) {
   return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
@@ -95,7 +80,7 @@ std::vector<GgufTensorPlan> gguf_tensors(const Config& config, const Arch& arch,
   const TensorNames names(arch, checkpoint);
   const bool gguf = checkpoint.format() == Format::gguf;
   std::vector<GgufTensorPlan> out;
-  for (const std::string& stored : logical_names(checkpoint)) {
+  for (const std::string& stored : checkpoint.weights()) {
     const std::string name = sought_name(config, arch, checkpoint, stored);
     const auto place = names.place(name);
     if (gguf && name == "rope_freqs.weight") continue;  // one of the extra tensors

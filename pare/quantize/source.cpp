@@ -71,6 +71,15 @@ Matrix put_rows_back(Matrix m, std::span<const int64_t> order) {
   return out;
 }
 
+Matrix values_of(const Weight& weight, const std::string& where) {
+  if (const auto* q = std::get_if<Quantized>(&weight)) return dequantize(*q);
+  const FloatTensor& tensor = std::get<FloatTensor>(weight);
+  if (info(tensor.dtype).bits % 8 != 0 || tensor.dtype == DType::c64)
+    throw Error(
+        {.what = "numbers of this type are not read", .where = where, .got = std::string(info(tensor.dtype).name)});
+  return to_matrix_in_pieces(tensor, stored_shape(tensor));
+}
+
 Matrix load_source(const Plan& plan, const PlannedTensor& t) {
   if (t.source.empty()) {
     Matrix m(1, t.size());
@@ -83,7 +92,7 @@ Matrix load_source(const Plan& plan, const PlannedTensor& t) {
                  .where = t.source,
                  .expected = "a float type",
                  .got = std::string(info(tensor.dtype).name)});
-  Matrix m = to_matrix_in_pieces(tensor, stored_shape(tensor));
+  Matrix m = values_of(tensor, t.source);
   check_finite(m, t.source);
   if (t.transposed) m = transposed(m);
   return take_rows(std::move(m), t.row_order);

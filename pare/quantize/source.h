@@ -13,6 +13,9 @@ namespace pare {
 // `first_row`.
 void check_finite(MatrixView w, const std::string& tensor, int64_t first_row = 0);
 
+// Any weight as f32, higher ranks folded into rows; columns of a quantized one in their original places, mapped pages
+// given back on the way. Throws Error naming `where` on numbers that are not real.
+Matrix values_of(const Weight& weight, const std::string& where);
 // The planned tensor's source as f32; mapped pages are given back on the way.
 Matrix load_source(const Plan& plan, const PlannedTensor& t);
 // The stored bytes of a tensor that is kept exactly as it is, still mapped; nullopt where something changes. Throws
