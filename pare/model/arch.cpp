@@ -7,146 +7,24 @@
 #include <charconv>
 
 #include "pare/base/error.h"
+#include "pare/model/families.h"
 
 namespace pare {
 namespace {
 
-constexpr TensorName kLlamaTensors[] = {
-    {Role::token_embedding, "model.embed_tokens", "token_embd"},
-    {Role::attn_norm, "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
-    {Role::q, "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", RowOrder::interleaved_halves, false,
-     Bias::attention},
-    {Role::k, "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", RowOrder::interleaved_halves, false,
-     Bias::attention},
-    {Role::v, "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v", RowOrder::as_is, false, Bias::attention},
-    {Role::o, "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output", RowOrder::as_is, false, Bias::attention},
-    {Role::ffn_norm, "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
-    {Role::gate, "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate", RowOrder::as_is, false, Bias::mlp},
-    {Role::up, "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up", RowOrder::as_is, false, Bias::mlp},
-    {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down", RowOrder::as_is, false, Bias::mlp},
-    {Role::final_norm, "model.norm", "output_norm"},
-    {Role::head, "lm_head", "output"},
-};
-
-constexpr TensorName kQwen2Tensors[] = {
-    {Role::token_embedding, "model.embed_tokens", "token_embd"},
-    {Role::attn_norm, "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
-    {Role::q, "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", RowOrder::as_is, false, Bias::always},
-    {Role::k, "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", RowOrder::as_is, false, Bias::always},
-    {Role::v, "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v", RowOrder::as_is, false, Bias::always},
-    {Role::o, "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
-    {Role::ffn_norm, "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
-    {Role::gate, "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
-    {Role::up, "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
-    {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
-    {Role::final_norm, "model.norm", "output_norm"},
-    {Role::head, "lm_head", "output"},
-};
-
-constexpr TensorName kQwen3Tensors[] = {
-    {Role::token_embedding, "model.embed_tokens", "token_embd"},
-    {Role::attn_norm, "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
-    {Role::q, "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", RowOrder::as_is, false, Bias::attention},
-    {Role::k, "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", RowOrder::as_is, false, Bias::attention},
-    {Role::v, "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v", RowOrder::as_is, false, Bias::attention},
-    {Role::o, "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output", RowOrder::as_is, false, Bias::attention},
-    {Role::q_norm, "model.layers.{}.self_attn.q_norm", "blk.{}.attn_q_norm"},
-    {Role::k_norm, "model.layers.{}.self_attn.k_norm", "blk.{}.attn_k_norm"},
-    {Role::ffn_norm, "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
-    {Role::gate, "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
-    {Role::up, "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
-    {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
-    {Role::final_norm, "model.norm", "output_norm"},
-    {Role::head, "lm_head", "output"},
-};
-
-// llama.cpp has no OPT: no names for GGUF.
-constexpr TensorName kOptTensors[] = {
-    {Role::token_embedding, "model.decoder.embed_tokens", ""},
-    {Role::position_embedding, "model.decoder.embed_positions", ""},
-    {Role::project_in, "model.decoder.project_in", ""},
-    {Role::project_out, "model.decoder.project_out", ""},
-    {Role::attn_norm, "model.decoder.layers.{}.self_attn_layer_norm", "", RowOrder::as_is, false, Bias::always},
-    {Role::q, "model.decoder.layers.{}.self_attn.q_proj", "", RowOrder::as_is, false, Bias::attention},
-    {Role::k, "model.decoder.layers.{}.self_attn.k_proj", "", RowOrder::as_is, false, Bias::attention},
-    {Role::v, "model.decoder.layers.{}.self_attn.v_proj", "", RowOrder::as_is, false, Bias::attention},
-    {Role::o, "model.decoder.layers.{}.self_attn.out_proj", "", RowOrder::as_is, false, Bias::attention},
-    {Role::ffn_norm, "model.decoder.layers.{}.final_layer_norm", "", RowOrder::as_is, false, Bias::always},
-    {Role::up, "model.decoder.layers.{}.fc1", "", RowOrder::as_is, false, Bias::mlp},
-    {Role::down, "model.decoder.layers.{}.fc2", "", RowOrder::as_is, false, Bias::mlp},
-    {Role::final_norm, "model.decoder.final_layer_norm", "", RowOrder::as_is, false, Bias::always},
-    {Role::head, "lm_head", ""},
-};
-
-constexpr TensorName kGpt2Tensors[] = {
-    {Role::token_embedding, "transformer.wte", "token_embd"},
-    {Role::position_embedding, "transformer.wpe", "position_embd"},
-    {Role::attn_norm, "transformer.h.{}.ln_1", "blk.{}.attn_norm", RowOrder::as_is, false, Bias::always},
-    {Role::qkv, "transformer.h.{}.attn.c_attn", "blk.{}.attn_qkv", RowOrder::as_is, true, Bias::always},
-    {Role::o, "transformer.h.{}.attn.c_proj", "blk.{}.attn_output", RowOrder::as_is, true, Bias::always},
-    {Role::ffn_norm, "transformer.h.{}.ln_2", "blk.{}.ffn_norm", RowOrder::as_is, false, Bias::always},
-    {Role::up, "transformer.h.{}.mlp.c_fc", "blk.{}.ffn_up", RowOrder::as_is, true, Bias::always},
-    {Role::down, "transformer.h.{}.mlp.c_proj", "blk.{}.ffn_down", RowOrder::as_is, true, Bias::always},
-    {Role::final_norm, "transformer.ln_f", "output_norm", RowOrder::as_is, false, Bias::always},
-    {Role::head, "lm_head", "output"},
-};
-
-constexpr std::string_view kLlamaClasses[] = {"LlamaForCausalLM", "LLaMAForCausalLM"},
-                           kMistralClasses[] = {"MistralForCausalLM"}, kQwen2Classes[] = {"Qwen2ForCausalLM"},
-                           kQwen3Classes[] = {"Qwen3ForCausalLM"}, kOptClasses[] = {"OPTForCausalLM"},
-                           kGpt2Classes[] = {"GPT2LMHeadModel"};
-
-Config llama_defaults() {
-  Config c;
-  c.norm_eps = 1e-6;
-  return c;
-}
-Config mistral_defaults() {
-  Config c = llama_defaults();
-  c.sliding_window = 4096;
-  return c;
-}
-Config qwen3_defaults() {
-  Config c = llama_defaults();
-  c.head_dim = 128;
-  c.qk_norm = true;
-  return c;
-}
-Config opt_defaults() {
-  Config c;
-  c.norm = NormKind::layer;
-  c.activation = Activation::relu;
-  c.gated = false;
-  c.attention_bias = c.mlp_bias = true;
-  c.position = PositionKind::learned;
-  c.position_offset = 2;
-  c.tied_head = true;
-  return c;
-}
-Config gpt2_defaults() {
-  Config c;
-  c.norm = NormKind::layer;
-  c.activation = Activation::gelu_tanh;
-  c.gated = false;
-  c.position = PositionKind::learned;
-  c.tied_head = true;
-  return c;
-}
-
 // Where two share GGUF's name the first is what a GGUF file is read as.
 const std::vector<Arch>& table() {
-  static const std::vector<Arch> archs = {
-      {"llama", kLlamaClasses, "llama", kLlamaTensors, llama_defaults(), "model.", SlidingKeys::none, true},
-      {"mistral", kMistralClasses, "llama", kLlamaTensors, mistral_defaults(), "model.", SlidingKeys::all, true},
-      {"qwen2", kQwen2Classes, "qwen2", kQwen2Tensors, llama_defaults(), "model.", SlidingKeys::switched},
-      {"qwen3", kQwen3Classes, "qwen3", kQwen3Tensors, qwen3_defaults(), "model.", SlidingKeys::switched},
-      {"opt", kOptClasses, "", kOptTensors, opt_defaults()},
-      {"gpt2", kGpt2Classes, "gpt2", kGpt2Tensors, gpt2_defaults(), "transformer."},
-  };
+  static const std::vector<Arch> archs = [] {
+    std::vector<Arch> all;
+    for (const auto family : {llama_family, gpt_family})
+      for (Arch& arch : family()) all.push_back(std::move(arch));
+    return all;
+  }();
   return archs;
 }
 
 constexpr std::string_view kRoleNames[] = {"token_embedding",
+                                           "embedding_norm",
                                            "position_embedding",
                                            "project_in",
                                            "project_out",
@@ -158,10 +36,13 @@ constexpr std::string_view kRoleNames[] = {"token_embedding",
                                            "o",
                                            "q_norm",
                                            "k_norm",
+                                           "attn_post_norm",
                                            "ffn_norm",
                                            "gate",
                                            "up",
+                                           "gate_up",
                                            "down",
+                                           "ffn_post_norm",
                                            "final_norm",
                                            "head"};
 constexpr std::string_view kSiteNames[] = {"attn_in", "attn_out", "ffn_in", "ffn_out"};
@@ -182,6 +63,7 @@ std::optional<Site> site_of(Role role) {
       return Site::attn_out;
     case Role::gate:
     case Role::up:
+    case Role::gate_up:
       return Site::ffn_in;
     case Role::down:
       return Site::ffn_out;
@@ -192,8 +74,11 @@ std::optional<Site> site_of(Role role) {
 
 bool is_norm(Role role) {
   switch (role) {
+    case Role::embedding_norm:
     case Role::attn_norm:
+    case Role::attn_post_norm:
     case Role::ffn_norm:
+    case Role::ffn_post_norm:
     case Role::final_norm:
     case Role::q_norm:
     case Role::k_norm:
@@ -248,17 +133,34 @@ bool has_bias(const Config& config, const TensorName& tensor) {
 }
 
 bool has_tensor(const Config& config, const TensorName& tensor) {
+  if (tensor.present && !tensor.present(config)) return false;
+  if (is_norm(tensor.role) && !config.norm_weights) return false;
   switch (tensor.role) {
     case Role::head:
       return !config.tied_head;
     case Role::final_norm:
       return config.final_norm;
+    case Role::embedding_norm:
+      return config.embedding_norm;
     case Role::project_in:
     case Role::project_out:
       return config.embedding != config.hidden;
+    case Role::q_norm:
+    case Role::k_norm:
+      return config.qk_norm != QkNorm::none;
     default:
       return true;
   }
+}
+
+std::vector<std::string> names_of_parts(const Config& config, const TensorName& tensor, const std::string& name) {
+  constexpr std::string_view kHead = "{head}";
+  const size_t at = name.find(kHead);
+  if (at == std::string::npos) return {name};
+  std::vector<std::string> names;
+  for (int64_t h = 0; h < (tensor.role == Role::k_norm ? config.kv_heads : config.heads); ++h)
+    names.push_back(std::string(name).replace(at, kHead.size(), std::to_string(h)));
+  return names;
 }
 
 TensorNames::TensorNames(const Arch& arch, const Checkpoint& checkpoint) : arch_(&arch), format_(checkpoint.format()) {
@@ -279,25 +181,33 @@ std::string TensorNames::base(const TensorName& tensor, int layer) const {
   return out;
 }
 
+namespace {
+
+// Whether a name fits a pattern with "{}" and "{head}" standing for numbers; the first number goes to `layer`.
+bool fits(std::string_view pattern, std::string_view name, int& layer) {
+  layer = -1;
+  for (size_t open; (open = pattern.find('{')) != std::string_view::npos;) {
+    if (name.substr(0, open) != pattern.substr(0, open)) return false;
+    name.remove_prefix(open);
+    pattern.remove_prefix(pattern.find('}') + 1);
+    int number = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+    if (error != std::errc() || number < 0) return false;
+    name.remove_prefix(static_cast<size_t>(end - name.data()));
+    if (layer < 0) layer = number;
+  }
+  return name == pattern;
+}
+
+}  // namespace
+
 std::optional<TensorNames::Place> TensorNames::place(std::string_view name) const {
   const bool weight = name.ends_with(".weight");
   if (!weight && !name.ends_with(".bias")) return std::nullopt;
   const std::string_view wanted = name.substr(0, name.rfind('.'));
   for (const TensorName& t : arch_->tensors) {
     const std::string_view p = pattern(t);
-    const size_t at = p.find("{}");
-    if (p.empty()) continue;
-    if (at == std::string_view::npos) {
-      if (p == wanted) return Place{&t, -1, weight};
-      continue;
-    }
-    const std::string_view before = p.substr(0, at), after = p.substr(at + 2);
-    if (!wanted.starts_with(before) || !wanted.ends_with(after) || wanted.size() <= before.size() + after.size())
-      continue;
-    int layer = 0;
-    const char *first = wanted.data() + before.size(), *last = wanted.data() + wanted.size() - after.size();
-    const auto [end, error] = std::from_chars(first, last, layer);
-    if (error == std::errc() && end == last && layer >= 0) return Place{&t, layer, weight};
+    if (int layer = -1; !p.empty() && fits(p, wanted, layer)) return Place{&t, layer, weight};
   }
   return std::nullopt;
 }

@@ -12,6 +12,7 @@ namespace pare {
 
 enum class Role : uint8_t {
   token_embedding,
+  embedding_norm,
   position_embedding,
   project_in,
   project_out,
@@ -23,10 +24,13 @@ enum class Role : uint8_t {
   o,
   q_norm,
   k_norm,
+  attn_post_norm,
   ffn_norm,
   gate,
   up,
+  gate_up,
   down,
+  ffn_post_norm,
   final_norm,
   head,
 };
@@ -48,11 +52,12 @@ enum class Bias : uint8_t { none, always, attention, mlp };
 
 struct TensorName {
   Role role;
-  std::string_view hf;    // "{}" stands for the layer; without ".weight"
-  std::string_view gguf;  // empty: GGUF has no such tensor
+  std::string_view hf;    // "{}" stands for the layer, "{head}" for each head in turn; without ".weight"
+  std::string_view gguf = {};  // empty: GGUF has no such tensor
   RowOrder gguf_rows = RowOrder::as_is;
   bool transposed = false;  // the HF file stores [in, out] (Conv1D)
   Bias bias = Bias::none;
+  bool (*present)(const Config& config) = nullptr;  // null: always, but for what has_tensor says
 };
 
 // How config.json tells which layers slide.
@@ -60,17 +65,23 @@ enum class SlidingKeys : uint8_t {
   none,      // no window in this family
   all,       // "sliding_window" holds for every layer
   switched,  // only where "use_sliding_window" is true, from layer "max_window_layers" on, or as "layer_types" says
+  pattern,   // as "layer_types" says, or in all but every n-th layer, n being "sliding_window_pattern"
 };
+
+class ConfigKeys;
 
 struct Arch {
   std::string_view name;
-  std::span<const std::string_view> hf_classes;
-  std::string_view gguf;  // general.architecture; empty: GGUF knows no such model
-  std::span<const TensorName> tensors;
-  Config defaults;  // the flags, and numbers that transformers assumes when config.json has none
+  std::span<const std::string_view> hf_classes = {};
+  std::string_view gguf = {};  // general.architecture; empty: GGUF knows no such model
+  std::span<const TensorName> tensors = {};
+  Config defaults = {};  // the flags, and numbers that transformers assumes when config.json has none
   std::string_view base_prefix = "model.";  // some HF files leave it out of every name
   SlidingKeys sliding = SlidingKeys::none;
   bool gguf_sizes = false;  // GGUF has the keys vocab_size and rope.dimension_count
+  int64_t sliding_pattern = 0;  // where config.json has none
+  double rotated_part = 1;      // of a head, where config.json does not say
+  void (*read)(const ConfigKeys& keys, Config& config) = nullptr;  // what only this family's config.json has
 };
 std::span<const Arch> all_archs();
 const Arch& find_arch(std::string_view name);               // throws Error listing the known
@@ -80,6 +91,8 @@ const TensorName* find_tensor(const Arch& arch, Role role);
 bool has_bias(const Config& config, const TensorName& tensor);
 // Whether a model of this configuration has the tensor at all (a tied head or an absent final norm is none).
 bool has_tensor(const Config& config, const TensorName& tensor);
+// "a.{}.b" -> "a.{}.b", "….{head}.…" -> one name for each of the heads.
+std::vector<std::string> names_of_parts(const Config& config, const TensorName& tensor, const std::string& name);
 inline bool is_per_layer(const TensorName& tensor) { return tensor.hf.find("{}") != std::string_view::npos; }
 
 // Names of one checkpoint's tensors, in its own spelling and back.

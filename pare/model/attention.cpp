@@ -7,6 +7,7 @@
 #include <cassert>
 #include <cmath>
 
+#include "pare/base/float_formats.h"
 #include "pare/base/threads.h"
 #include "pare/model/elementwise.h"
 
@@ -14,6 +15,7 @@ namespace pare {
 namespace {
 
 int to_int(int64_t x) { return static_cast<int>(x); }
+float round_to_bf16(float x) { return bf16_to_f32(f32_to_bf16(x)); }
 
 constexpr int64_t kFewRows = 4;  // one pass over the keys for each, without the copies of a matrix product
 constexpr int64_t kKeys = 256;   // that a tile takes at a time: with its scores they stay in the cache
@@ -63,7 +65,9 @@ class Tile {
     const int64_t d = shape.head_dim;
     queries_.resize(static_cast<size_t>(rows() * d));
     mixed_.assign(queries_.size(), 0.0f);
-    softmax_.assign(static_cast<size_t>(rows()), Softmax(1 / std::sqrt(static_cast<float>(d))));
+    scale_ = shape.scale != 0 ? shape.scale : 1 / std::sqrt(static_cast<float>(d));
+    adjusts_ = shape.cap > 0 || !shape.slopes.empty();
+    softmax_.assign(static_cast<size_t>(rows()), Softmax(adjusts_ ? 1 : scale_));
     for (int64_t r = 0; r < rows(); ++r) std::copy_n(queries.row(query(r)) + column(r), d, queries_.data() + r * d);
   }
 
@@ -80,8 +84,9 @@ class Tile {
     scores.resize(static_cast<size_t>(rows() * count));
     score(queries_.data(), rows(), keys.rows_between(0, count), scores.data());
     for (int64_t r = 0; r < rows(); ++r) {
-      const float shrink = weigh({scores.data() + r * count, static_cast<size_t>(count)}, begin, first_ + query(r),
-                                 softmax_[static_cast<size_t>(r)]);
+      const std::span<float> row(scores.data() + r * count, static_cast<size_t>(count));
+      if (adjusts_) adjust(row, begin, r);
+      const float shrink = weigh(row, begin, first_ + query(r), softmax_[static_cast<size_t>(r)]);
       if (shrink == 1) continue;
       for (int64_t i = 0; i < d; ++i) mixed_[static_cast<size_t>(r * d + i)] *= shrink;
     }
@@ -103,6 +108,19 @@ class Tile {
   int64_t query(int64_t row) const { return begin_ + row / group(); }
   int64_t column(int64_t row) const { return (kv_head_ * group() + row % group()) * shape_.head_dim; }
 
+  // Scales the scores of a row, for the keys from `first_key` on, and adds what the shape asks for.
+  void adjust(std::span<float> scores, int64_t first_key, int64_t row) const {
+    for (float& x : scores) x *= scale_;
+    if (shape_.cap > 0)
+      for (float& x : scores) x = shape_.cap * std::tanh(x / shape_.cap);
+    if (shape_.slopes.empty()) return;
+    const float slope = shape_.slopes[static_cast<size_t>(kv_head_ * group() + row % group())];
+    for (size_t i = 0; i < scores.size(); ++i) {
+      const float gain = slope * static_cast<float>(first_key + static_cast<int64_t>(i));
+      scores[i] += shape_.slope_scale * (shape_.round_bias ? round_to_bf16(gain) : gain);
+    }
+  }
+
   // Scores of one query for the keys from `first_key` on become weights; those that it does not see, 0.
   float weigh(std::span<float> scores, int64_t first_key, int64_t position, Softmax& softmax) const {
     const auto count = static_cast<int64_t>(scores.size());
@@ -116,6 +134,8 @@ class Tile {
 
   AttentionShape shape_;
   int64_t kv_head_ = 0, begin_ = 0, end_ = 0, first_ = 0;
+  float scale_ = 1;
+  bool adjusts_ = false;
   std::vector<float> queries_, mixed_;
   std::vector<Softmax> softmax_;
 };
@@ -156,6 +176,20 @@ void attend_part(const AttentionShape& shape, const Work& work, MatrixView queri
 }
 
 }  // namespace
+
+// 2^(-8 i / n) for the first n heads, n being the largest power of two; the others get the odd powers of 2^(-4 / n).
+std::vector<float> alibi_slopes(const Config& config) {
+  int64_t n = 1;
+  while (2 * n <= config.heads) n *= 2;
+  std::vector<float> slopes;
+  for (int64_t h = 0; h < config.heads; ++h) {
+    const double exponent = h < n ? -8.0 * static_cast<double>(h + 1) / static_cast<double>(n)
+                                  : -4.0 * static_cast<double>(2 * (h - n) + 1) / static_cast<double>(n);
+    const auto slope = static_cast<float>(std::exp2(exponent));
+    slopes.push_back(config.alibi_bf16 ? round_to_bf16(slope) : slope);
+  }
+  return slopes;
+}
 
 void attend(const AttentionShape& shape, MatrixView queries, MatrixView keys, MatrixView values, int64_t first,
             float* out) {

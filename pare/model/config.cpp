@@ -10,6 +10,7 @@
 #include "pare/base/error.h"
 #include "pare/model/arch.h"
 #include "pare/model/config_gguf.h"
+#include "pare/model/config_keys.h"
 
 namespace pare {
 namespace {
@@ -17,74 +18,7 @@ namespace {
 constexpr int64_t kMaxLayers = 10'000, kMaxWidth = int64_t{1} << 24, kMaxVocab = int64_t{1} << 28,
                   kMaxContext = std::numeric_limits<int32_t>::max();
 
-// Typed access to an object of config.json. Every name of a list is a spelling of the same fact; null counts as absent.
-class Keys {
- public:
-  using Names = std::initializer_list<const char*>;
-  Keys(const Json& json, std::string where) : json_(&json), where_(std::move(where)) {}
-
-  bool contains(const char* key) const { return json_->contains(key); }
-  std::optional<int64_t> integer(Names names) const {
-    const auto [key, value] = find(names);
-    if (!value) return std::nullopt;
-    if (value->is_number_unsigned() && value->get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()})
-      refuse(key, "an integer below 2^63", *value);
-    if (!value->is_number_integer()) refuse(key, "an integer", *value);
-    return value->get<int64_t>();
-  }
-  int64_t need_integer(Names names) const {
-    if (const auto value = integer(names)) return *value;
-    throw Error({.what = fmt::format("config.json lacks \"{}\"", *names.begin()),
-                 .where = where_,
-                 .expected = fmt::format("one of the keys {}", fmt::join(names, ", ")),
-                 .remedy = "fetch the model's config.json again"});
-  }
-  std::optional<double> number(Names names) const {
-    const auto [key, value] = find(names);
-    if (!value) return std::nullopt;
-    if (!value->is_number() || !std::isfinite(value->get<double>())) refuse(key, "a number", *value);
-    return value->get<double>();
-  }
-  std::optional<bool> boolean(Names names) const {
-    const auto [key, value] = find(names);
-    if (!value) return std::nullopt;
-    if (!value->is_boolean()) refuse(key, "true or false", *value);
-    return value->get<bool>();
-  }
-  std::optional<std::string> text(Names names) const {
-    const auto [key, value] = find(names);
-    if (!value) return std::nullopt;
-    if (!value->is_string()) refuse(key, "a string", *value);
-    return value->get<std::string>();
-  }
-  std::optional<Keys> object(const char* key) const {
-    const auto value = find({key}).second;
-    if (!value) return std::nullopt;
-    if (!value->is_object()) refuse(key, "an object", *value);
-    return Keys(*value, fmt::format("{}: {}", where_, key));
-  }
-  const Json* find(const char* key) const { return find({key}).second; }
-  [[noreturn]] void refuse(const std::string& key, const std::string& expected, const Json& got) const {
-    std::string text = got.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (text.size() > 80) text.resize(80);
-    throw Error({.what = fmt::format("config.json has an unusable \"{}\"", key),
-                 .where = where_,
-                 .expected = expected,
-                 .got = text});
-  }
-  const std::string& where() const { return where_; }
-
- private:
-  std::pair<std::string, const Json*> find(Names names) const {
-    for (const char* name : names)
-      if (const auto at = json_->find(name); at != json_->end() && !at->is_null()) return {name, &*at};
-    return {"", nullptr};
-  }
-  const Json* json_;
-  std::string where_;
-};
-
-const Arch& arch_of(const Keys& keys, Config& c) {
+const Arch& arch_of(const ConfigKeys& keys, Config& c) {
   std::string asked;
   if (const Json* classes = keys.find("architectures"); classes && classes->is_array() && !classes->empty()) {
     if (!classes->front().is_string()) keys.refuse("architectures", "a list of names", *classes);
@@ -106,15 +40,16 @@ const Arch& arch_of(const Keys& keys, Config& c) {
                .got = asked.empty() ? "neither \"architectures\" nor \"model_type\"" : asked});
 }
 
-void read_sizes(const Keys& keys, Config& c) {
-  c.layers = keys.need_integer({"num_hidden_layers", "n_layer"});
-  c.hidden = keys.need_integer({"hidden_size", "n_embd"});
-  c.heads = keys.need_integer({"num_attention_heads", "n_head"});
+void read_sizes(const ConfigKeys& keys, Config& c) {
+  c.layers = keys.need_integer({"num_hidden_layers", "n_layer", "n_layers", "num_layers"});
+  c.hidden = keys.need_integer({"hidden_size", "n_embd", "d_model", "n_embed"});
+  c.heads = keys.need_integer({"num_attention_heads", "n_head", "n_heads", "num_heads"});
   c.kv_heads = keys.integer({"num_key_value_heads"}).value_or(c.heads);
   c.vocab = keys.need_integer({"vocab_size"});
-  c.context = keys.need_integer({"max_position_embeddings", "n_positions"});
+  const ConfigKeys::Names context = {"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"};
+  c.context = c.context > 0 ? keys.integer(context).value_or(c.context) : keys.need_integer(context);
   c.embedding = keys.integer({"word_embed_proj_dim"}).value_or(c.hidden);
-  const auto ffn = keys.integer({"intermediate_size", "ffn_dim", "n_inner"});
+  const auto ffn = keys.integer({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"});
   if (!ffn && c.gated) keys.need_integer({"intermediate_size"});
   c.ffn = ffn.value_or(c.hidden > 0 && c.hidden <= kMaxWidth ? 4 * c.hidden : 0);  // GPT-2's rule
   if (const auto head_dim = keys.integer({"head_dim"}))
@@ -123,7 +58,7 @@ void read_sizes(const Keys& keys, Config& c) {
     c.head_dim = c.hidden % c.heads == 0 ? c.hidden / c.heads : 0;  // 0 is refused below
 }
 
-Activation activation_of(const Keys& keys, const std::string& name) {
+Activation activation_of(const ConfigKeys& keys, const std::string& name) {
   static constexpr struct {
     std::string_view name;
     Activation value;
@@ -133,7 +68,9 @@ Activation activation_of(const Keys& keys, const std::string& name) {
                 {"gelu_new", Activation::gelu_tanh},
                 {"gelu_pytorch_tanh", Activation::gelu_tanh},
                 {"gelu_fast", Activation::gelu_tanh},
-                {"relu", Activation::relu}};
+                {"gelu_python", Activation::gelu},
+                {"relu", Activation::relu},
+                {"relu2", Activation::relu_squared}};
   std::vector<std::string_view> known;
   for (const auto& entry : kNames) {
     if (entry.name == name) return entry.value;
@@ -142,24 +79,30 @@ Activation activation_of(const Keys& keys, const std::string& name) {
   keys.refuse("hidden_act", fmt::format("one of {}", fmt::join(known, ", ")), Json(name));
 }
 
-void read_sliding(const Keys& keys, const Arch& arch, Config& c) {
+void read_sliding(const ConfigKeys& keys, const Arch& arch, Config& c) {
   if (arch.sliding == SlidingKeys::none) return;
   if (keys.contains("sliding_window")) c.sliding_window = keys.integer({"sliding_window"}).value_or(0);
-  if (arch.sliding == SlidingKeys::all) return;
-  if (!keys.boolean({"use_sliding_window"}).value_or(false)) c.sliding_window = 0;
-  if (c.sliding_window == 0 || c.layers < 1 || c.layers > kMaxLayers) return;
+  if (arch.sliding == SlidingKeys::all || c.layers < 1 || c.layers > kMaxLayers) return;
+  if (arch.sliding == SlidingKeys::switched && !keys.boolean({"use_sliding_window"}).value_or(false))
+    c.sliding_window = 0;
+  if (c.sliding_window == 0) return;
   c.sliding_layers.resize(static_cast<size_t>(c.layers));
   if (const Json* types = keys.find("layer_types")) {
     if (!types->is_array() || types->size() != c.sliding_layers.size())
       keys.refuse("layer_types", "one entry per layer", *types);
     for (size_t i = 0; i < types->size(); ++i) c.sliding_layers[i] = (*types)[i] == "sliding_attention";
+  } else if (arch.sliding == SlidingKeys::pattern) {
+    const int64_t every =
+        keys.integer({"sliding_window_pattern", "_sliding_window_pattern"}).value_or(arch.sliding_pattern);
+    if (every < 1) keys.refuse("sliding_window_pattern", "at least 1", Json(every));
+    for (int64_t i = 0; i < c.layers; ++i) c.sliding_layers[static_cast<size_t>(i)] = (i + 1) % every != 0;
   } else {
     const int64_t first = keys.integer({"max_window_layers"}).value_or(28);
     for (int64_t i = std::max<int64_t>(0, first); i < c.layers; ++i) c.sliding_layers[static_cast<size_t>(i)] = true;
   }
 }
 
-Rope::Kind rope_kind(const Keys& scaling) {
+Rope::Kind rope_kind(const ConfigKeys& scaling) {
   const std::string name = scaling.text({"rope_type", "type"}).value_or("default");
   static constexpr struct {
     std::string_view name;
@@ -168,44 +111,85 @@ Rope::Kind rope_kind(const Keys& scaling) {
                 {"linear", Rope::Kind::linear},
                 {"dynamic", Rope::Kind::dynamic},
                 {"llama3", Rope::Kind::llama3},
-                {"yarn", Rope::Kind::yarn}};
+                {"yarn", Rope::Kind::yarn},
+                {"longrope", Rope::Kind::longrope},
+                {"su", Rope::Kind::longrope}};
   for (const auto& entry : kNames)
     if (entry.name == name) return entry.value;
-  scaling.refuse("rope_type", "default, linear, dynamic, llama3 or yarn", Json(name));
+  scaling.refuse("rope_type", "default, linear, dynamic, llama3, yarn or longrope", Json(name));
 }
 
-// transformers 4: rope_theta and partial_rotary_factor stand outside, rope_scaling holds the rest; 5: everything is in
-// rope_parameters.
-void read_rope(const Keys& keys, Config& c) {
+std::vector<float> factors_of(const ConfigKeys& scaling, const char* key) {
+  const Json* list = scaling.find(key);
+  if (!list || !list->is_array()) scaling.refuse(key, "a list of numbers", list ? *list : Json());
+  std::vector<float> out;
+  for (const Json& x : *list) {
+    if (!x.is_number() || !(x.get<double>() > 0)) scaling.refuse(key, "numbers above 0", *list);
+    out.push_back(x.get<float>());
+  }
+  return out;
+}
+
+// How far the context was stretched, for the kinds that can derive it.
+std::optional<double> derived_factor(const Rope& r, int64_t context) {
+  const bool derives = r.kind == Rope::Kind::yarn || r.kind == Rope::Kind::longrope;
+  if (!derives || r.original_context <= 0) return std::nullopt;
+  return static_cast<double>(context) / static_cast<double>(r.original_context);
+}
+
+void read_scaling(const ConfigKeys& keys, const ConfigKeys& scaling, int64_t context, Rope& r) {
+  r.kind = rope_kind(scaling);
+  r.theta = scaling.number({"rope_theta"}).value_or(r.theta);
+  r.original_context = scaling.integer({"original_max_position_embeddings"})
+                           .value_or(keys.integer({"original_max_position_embeddings"}).value_or(context));
+  const auto factor = scaling.number({"factor"});
+  const auto derived = derived_factor(r, context);
+  if (!factor && r.kind != Rope::Kind::plain && !derived) scaling.refuse("factor", "a number", Json());
+  r.factor = factor.value_or(derived.value_or(1));
+  r.low_freq_factor = scaling.number({"low_freq_factor"}).value_or(r.low_freq_factor);
+  r.high_freq_factor = scaling.number({"high_freq_factor"}).value_or(r.high_freq_factor);
+  r.beta_fast = scaling.number({"beta_fast"}).value_or(r.beta_fast);
+  r.beta_slow = scaling.number({"beta_slow"}).value_or(r.beta_slow);
+  r.attention_factor = scaling.number({"attention_factor"}).value_or(0);
+  r.mscale = scaling.number({"mscale"});
+  r.mscale_all_dim = scaling.number({"mscale_all_dim"});
+  if (r.kind != Rope::Kind::longrope) return;
+  r.short_factors = factors_of(scaling, "short_factor");
+  r.long_factors = factors_of(scaling, "long_factor");
+}
+
+// transformers 4: rope_theta and the rotated part stand outside, rope_scaling holds the rest; 5: everything is in
+// rope_parameters, once, or for each kind of layer.
+void read_rope(const ConfigKeys& keys, const Arch& arch, Config& c) {
   Rope& r = c.rope;
-  r.theta = keys.number({"rope_theta"}).value_or(r.theta);
-  double part = keys.number({"partial_rotary_factor"}).value_or(1);
+  r.theta = keys.number({"rope_theta", "rotary_emb_base"}).value_or(r.theta);
+  double part = keys.number({"partial_rotary_factor", "rotary_pct", "rope_pct"}).value_or(arch.rotated_part);
+  if (const auto local = keys.number({"rope_local_base_freq"})) {
+    c.sliding_rope = r;
+    c.sliding_rope->theta = *local;
+  }
   auto scaling = keys.object("rope_parameters");
   if (!scaling) scaling = keys.object("rope_scaling");
+  if (scaling && scaling->contains("full_attention")) {
+    if (const auto sliding = scaling->object("sliding_attention")) {
+      c.sliding_rope = r;
+      read_scaling(keys, *sliding, c.context, *c.sliding_rope);
+    }
+    scaling = scaling->object("full_attention");
+  }
   if (scaling) {
-    r.kind = rope_kind(*scaling);
-    r.theta = scaling->number({"rope_theta"}).value_or(r.theta);
+    read_scaling(keys, *scaling, c.context, r);
     part = scaling->number({"partial_rotary_factor"}).value_or(part);
-    r.original_context = scaling->integer({"original_max_position_embeddings"})
-                             .value_or(keys.integer({"original_max_position_embeddings"}).value_or(c.context));
-    const bool derived = r.kind == Rope::Kind::yarn && r.original_context > 0;
-    const auto factor = scaling->number({"factor"});
-    if (!factor && r.kind != Rope::Kind::plain && !derived) scaling->refuse("factor", "a number", Json());
-    r.factor = factor.value_or(derived ? static_cast<double>(c.context) / static_cast<double>(r.original_context) : 1);
-    r.low_freq_factor = scaling->number({"low_freq_factor"}).value_or(r.low_freq_factor);
-    r.high_freq_factor = scaling->number({"high_freq_factor"}).value_or(r.high_freq_factor);
-    r.beta_fast = scaling->number({"beta_fast"}).value_or(r.beta_fast);
-    r.beta_slow = scaling->number({"beta_slow"}).value_or(r.beta_slow);
-    r.attention_factor = scaling->number({"attention_factor"}).value_or(0);
-    r.mscale = scaling->number({"mscale"});
-    r.mscale_all_dim = scaling->number({"mscale_all_dim"});
   }
   if (!(part > 0 && part <= 1)) keys.refuse("partial_rotary_factor", "above 0, at most 1", Json(part));
-  r.dims = static_cast<int64_t>(static_cast<double>(c.head_dim) * part);
+  const auto absolute = keys.integer({"rotary_dim"});
+  const int64_t dims = absolute ? *absolute : r.dims > 0 ? r.dims : static_cast<int64_t>(static_cast<double>(c.head_dim) * part);
+  r.dims = dims;
+  if (c.sliding_rope) c.sliding_rope->dims = dims;
 }
 
 // What would change the arithmetic and is not built.
-void refuse_unsupported(const Keys& keys) {
+void refuse_unsupported(const ConfigKeys& keys) {
   struct Flag {
     const char* key;
     bool wanted;
@@ -217,13 +201,13 @@ void refuse_unsupported(const Keys& keys) {
                   Json(!flag.wanted));
 }
 
-int32_t token_id(const Keys& keys, const char* key, const Json& value) {
+int32_t token_id(const ConfigKeys& keys, const char* key, const Json& value) {
   if (!value.is_number_integer() || value.get<int64_t>() < -1 || value.get<int64_t>() > kMaxVocab)
     keys.refuse(key, "a token id", value);
   return value.get<int32_t>();
 }
 
-void read_tokens(const Keys& keys, Config& c) {
+void read_tokens(const ConfigKeys& keys, Config& c) {
   if (const Json* bos = keys.find("bos_token_id")) {
     const int32_t id = token_id(keys, "bos_token_id", *bos);
     if (id >= 0) c.bos = id;
@@ -239,7 +223,7 @@ Config from_json(const Checkpoint& checkpoint) {
   const std::string where = (checkpoint.path() / "config.json").string();
   if (!checkpoint.config().is_object())
     throw Error({.what = "config.json is not an object", .where = where, .remedy = "fetch the model again"});
-  const Keys keys(checkpoint.config(), where);
+  const ConfigKeys keys(checkpoint.config(), where);
   Config c;
   const Arch& arch = arch_of(keys, c);
   const std::string hf_class = c.hf_class;
@@ -248,15 +232,19 @@ Config from_json(const Checkpoint& checkpoint) {
   c.architecture = arch.name;
 
   read_sizes(keys, c);
-  c.norm_eps = keys.number({"rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps"}).value_or(c.norm_eps);
-  if (const auto act = keys.text({"hidden_act", "activation_function"})) c.activation = activation_of(keys, *act);
-  c.pre_norm = keys.boolean({"do_layer_norm_before"}).value_or(c.pre_norm);
-  c.final_norm = c.pre_norm && !keys.boolean({"_remove_final_layer_norm"}).value_or(false);
-  c.attention_bias = keys.boolean({"attention_bias", "enable_bias"}).value_or(c.attention_bias);
-  c.mlp_bias = keys.boolean({"mlp_bias", "enable_bias"}).value_or(c.mlp_bias);
+  c.norm_eps = keys.number({"rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"})
+                   .value_or(c.norm_eps);
+  if (const auto act = keys.text({"hidden_activation", "hidden_act", "activation_function", "activation"}))
+    c.activation = activation_of(keys, *act);
+  if (!keys.boolean({"do_layer_norm_before"}).value_or(true)) c.norm_place = NormPlace::sum;
+  c.final_norm = c.norm_place != NormPlace::sum && !keys.boolean({"_remove_final_layer_norm"}).value_or(false);
+  c.attention_bias = keys.boolean({"attention_bias", "enable_bias", "use_bias", "bias", "use_qkv_bias"})
+                         .value_or(c.attention_bias);
+  c.mlp_bias = keys.boolean({"mlp_bias", "enable_bias", "use_bias", "bias"}).value_or(c.mlp_bias);
   c.tied_head = keys.boolean({"tie_word_embeddings"}).value_or(c.tied_head);
   read_sliding(keys, arch, c);
-  if (c.position == PositionKind::rope) read_rope(keys, c);
+  if (arch.read) arch.read(keys, c);
+  if (c.position == PositionKind::rope) read_rope(keys, arch, c);
   refuse_unsupported(keys);
   read_tokens(keys, c);
   c.dtype = keys.text({"dtype", "torch_dtype"}).value_or("");
@@ -289,6 +277,29 @@ class Sense {
   std::string where_;
 };
 
+void check_sense(const Rope& r, int64_t head_dim, const Sense& sense) {
+  const bool dynamic = r.kind == Rope::Kind::dynamic;
+  sense.within("rotated dimensions", r.dims, dynamic ? 4 : 2, head_dim);
+  sense.holds(r.dims % 2 == 0, "rotated dimensions", "an even number", static_cast<double>(r.dims));
+  sense.holds(std::isfinite(r.theta) && r.theta > 1, "rope theta", "above 1", r.theta);
+  sense.holds(std::isfinite(r.factor) && r.factor >= 1e-3 && r.factor <= 1e6, "rope factor", "0.001 to 1000000",
+              r.factor);
+  if (r.kind != Rope::Kind::plain && r.kind != Rope::Kind::linear)
+    sense.within("original context of rope scaling", r.original_context, 1, kMaxContext);
+  if (r.kind == Rope::Kind::llama3)
+    sense.holds(r.low_freq_factor > 0 && r.high_freq_factor > r.low_freq_factor, "rope high_freq_factor",
+                "above low_freq_factor, both above 0", r.high_freq_factor);
+  if (r.kind == Rope::Kind::yarn)
+    sense.holds(r.beta_slow > 0 && r.beta_fast >= r.beta_slow, "rope beta_fast", "at least beta_slow, both above 0",
+                r.beta_fast);
+  if (!r.frequency_factors.empty())
+    sense.within("number of rope frequency factors", static_cast<int64_t>(r.frequency_factors.size()), r.dims / 2,
+                 r.dims / 2);
+  if (r.kind == Rope::Kind::longrope)
+    for (const auto* factors : {&r.short_factors, &r.long_factors})
+      sense.within("number of rope factors", std::ssize(*factors), r.dims / 2, r.dims / 2);
+}
+
 void check_sense(const Config& c, const std::string& where) {
   const Sense sense(where);
   sense.within("number of layers", c.layers, 1, kMaxLayers);
@@ -305,24 +316,8 @@ void check_sense(const Config& c, const std::string& where) {
   sense.within("sliding window", c.sliding_window, 0, kMaxContext);
   sense.holds(c.norm_eps >= 0 && c.norm_eps < 1, "epsilon of the norms", "0 up to 1", c.norm_eps);
   if (c.position != PositionKind::rope) return;
-  const Rope& r = c.rope;
-  const bool dynamic = r.kind == Rope::Kind::dynamic;
-  sense.within("rotated dimensions", r.dims, dynamic ? 4 : 2, c.head_dim);
-  sense.holds(r.dims % 2 == 0, "rotated dimensions", "an even number", static_cast<double>(r.dims));
-  sense.holds(std::isfinite(r.theta) && r.theta > 1, "rope theta", "above 1", r.theta);
-  sense.holds(std::isfinite(r.factor) && r.factor >= 1e-3 && r.factor <= 1e6, "rope factor", "0.001 to 1000000",
-              r.factor);
-  if (r.kind != Rope::Kind::plain && r.kind != Rope::Kind::linear)
-    sense.within("original context of rope scaling", r.original_context, 1, kMaxContext);
-  if (r.kind == Rope::Kind::llama3)
-    sense.holds(r.low_freq_factor > 0 && r.high_freq_factor > r.low_freq_factor, "rope high_freq_factor",
-                "above low_freq_factor, both above 0", r.high_freq_factor);
-  if (r.kind == Rope::Kind::yarn)
-    sense.holds(r.beta_slow > 0 && r.beta_fast >= r.beta_slow, "rope beta_fast", "at least beta_slow, both above 0",
-                r.beta_fast);
-  if (!r.frequency_factors.empty())
-    sense.within("number of rope frequency factors", static_cast<int64_t>(r.frequency_factors.size()), r.dims / 2,
-                 r.dims / 2);
+  check_sense(c.rope, c.head_dim, sense);
+  if (c.sliding_rope) check_sense(*c.sliding_rope, c.head_dim, sense);
 }
 
 }  // namespace

@@ -12,11 +12,32 @@
 namespace pare {
 
 enum class NormKind : uint8_t { rms, layer };
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu };
-enum class PositionKind : uint8_t { rope, learned };
+// Where a block's halves f are normalized.
+enum class NormPlace : uint8_t {
+  input,   // x + f(norm(x))
+  sum,     // norm(x + f(x))          OPT-350m
+  output,  // x + norm(f(x))          OLMo 2
+  both,    // x + norm'(f(norm(x)))   Gemma 2
+};
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu_squared };
+enum class PositionKind : uint8_t { rope, learned, alibi };
+// Norms of q and k, of kind Config::norm, before the rotation.
+enum class QkNorm : uint8_t {
+  none,
+  head,   // of each head; all share their weights
+  heads,  // of each head, each with weights of its own
+  whole,  // of all heads together
+};
+// How the rows of one fused projection are divided.
+enum class QkvLayout : uint8_t {
+  parts,        // all of q, then k, then v
+  by_head,      // for each head: its q, k and v
+  by_kv_head,   // for each key-value head: its queries, its k, its v
+  four_shards,  // four shards, in each its heads' q, then v, then k
+};
 
 struct Rope {
-  enum class Kind : uint8_t { plain, linear, dynamic, llama3, yarn } kind = Kind::plain;
+  enum class Kind : uint8_t { plain, linear, dynamic, llama3, yarn, longrope } kind = Kind::plain;
   double theta = 10000, factor = 1;
   double low_freq_factor = 1, high_freq_factor = 4;            // llama3
   int64_t original_context = 0;                                // llama3, yarn, dynamic
@@ -25,6 +46,7 @@ struct Rope {
   int64_t dims = 0;                                            // rotated dimensions of a head
   bool interleaved = false;                                    // pairs are (2i, 2i + 1) instead of (i, i + dims / 2)
   std::vector<float> frequency_factors;  // GGUF's rope_freqs tensor, which divides the frequencies; empty: none
+  std::vector<float> short_factors, long_factors;  // longrope: up to the original context, and beyond
 };
 
 struct Config {
@@ -33,17 +55,33 @@ struct Config {
   int64_t layers = 0, hidden = 0, ffn = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0, context = 0;
   int64_t embedding = 0;  // width of the token embedding; differs from hidden where there is a projection (OPT-350m)
   NormKind norm = NormKind::rms;
+  NormPlace norm_place = NormPlace::input;
   double norm_eps = 1e-5;
-  bool pre_norm = true;  // false: norms after the residual sums (OPT-350m)
+  bool norm_weights = true;     // false: norms only normalize (OLMo)
+  float norm_offset = 0;        // added to the norms' stored weights (Gemma: 1)
+  bool parallel = false;        // both halves of a block read the block's input
+  bool shared_norm = false;     // and through one norm
+  bool residual_norm = false;   // the halves' normalized inputs, not their inputs, are what they are added to
   bool final_norm = true;
   Activation activation = Activation::silu;
   bool gated = true;            // act(gate(x)) * up(x), else act(up(x))
-  bool attention_bias = false;  // the optional biases (Bias::attention, Bias::mlp in the table of tensors)
+  bool attention_bias = false;  // the optional biases (Bias::attention, … in the table of tensors)
   bool mlp_bias = false;
+  bool embedding_norm = false;  // the embedded tokens are normalized
+  // Factors of what is added to or multiplied: embedded tokens, scores (0: 1/sqrt(head_dim)), outputs of the halves of
+  // a block, logits.
+  float embedding_scale = 1, attention_scale = 0, residual_scale = 1, logit_scale = 1;
+  float attention_cap = 0, logit_cap = 0;  // x becomes cap · tanh(x / cap); 0: no cap
+  float qkv_clip = 0;                      // largest magnitude of q, k and v; 0: any
+  QkvLayout qkv = QkvLayout::parts;        // where they are one projection
   PositionKind position = PositionKind::rope;
   int64_t position_offset = 0;  // added to a learned position (OPT: 2)
   Rope rope;
-  bool qk_norm = false;  // RMS norm of each head of q and k before the rotation
+  std::optional<Rope> sliding_rope;  // of layers with a window, where it differs
+  std::vector<bool> rope_layers;     // where it holds; empty: in every layer
+  float alibi_scale = 1;             // of the biases by position
+  bool alibi_bf16 = false;           // slopes and biases are rounded to bf16
+  QkNorm qk_norm = QkNorm::none;
   bool tied_head = false;
   int64_t sliding_window = 0;        // a token sees itself and this many - 1 before it; 0: all
   std::vector<bool> sliding_layers;  // where the window holds; empty: in every layer
@@ -51,6 +89,10 @@ struct Config {
   std::vector<int32_t> eos_ids;  // all of them, `eos` first
   std::string dtype;             // of the stored weights, as config.json says
 
+  bool rotates(int layer) const {
+    return position == PositionKind::rope && (rope_layers.empty() || rope_layers[static_cast<size_t>(layer)]);
+  }
+  const Rope& rope_of(int layer) const { return sliding_rope && window_of(layer) > 0 ? *sliding_rope : rope; }
   int64_t q_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
   int64_t window_of(int layer) const {

@@ -56,7 +56,8 @@ class Decoder {
   int64_t max_length() const;
 
   // ---- calibrating: a sequence goes through in these steps, `hidden` being tokens x hidden. embed, attention and
-  // feed_forward of every layer, and head give exactly logits().
+  // feed_forward of every layer, and head give exactly logits(). Between attention and feed_forward `hidden` may have
+  // further columns.
   std::vector<Linear> linears(int layer) const;  // in the order of their sites
   Matrix embed(std::span<const int32_t> tokens) const;
   // The input of a site, given the state before the attention (attn_in, attn_out) or before the feed-forward (ffn_in,

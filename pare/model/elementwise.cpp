@@ -150,41 +150,45 @@ float sum_of(const float* x, int64_t n, const Function& f) {
   return parts[0];
 }
 
-void rms_row(float eps, const float* weight, const float* x, float* out, int64_t n) {
+void rms_row(float eps, const float* x, float* out, int64_t n) {
   const float mean = sum_of(x, n, [](float v) { return v * v; }) / static_cast<float>(n);
   const float scale = 1 / std::sqrt(mean + eps);
-  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * scale * weight[i];
+  for (int64_t i = 0; i < n; ++i) out[i] = x[i] * scale;
 }
 
-void layer_row(float eps, const NormWeights& norm, const float* x, float* out, int64_t n) {
+void layer_row(float eps, const float* x, float* out, int64_t n) {
   const float mean = sum_of(x, n, [](float v) { return v; }) / static_cast<float>(n);
   const float variance = sum_of(x, n, [=](float v) { return (v - mean) * (v - mean); }) / static_cast<float>(n);
   const float scale = 1 / std::sqrt(variance + eps);
-  for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * scale * norm.weight[static_cast<size_t>(i)];
-  if (norm.bias.empty()) return;
-  for (int64_t i = 0; i < n; ++i) out[i] += norm.bias[static_cast<size_t>(i)];
+  for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * scale;
+}
+
+// `norm` from its element `first` on.
+void normalize_row(NormKind kind, float eps, const NormWeights& norm, int64_t first, const float* x, float* out,
+                   int64_t n) {
+  kind == NormKind::rms ? rms_row(eps, x, out, n) : layer_row(eps, x, out, n);
+  if (!norm.weight.empty())
+    for (int64_t i = 0; i < n; ++i) out[i] *= norm.weight[static_cast<size_t>(first + i)];
+  if (!norm.bias.empty())
+    for (int64_t i = 0; i < n; ++i) out[i] += norm.bias[static_cast<size_t>(first + i)];
 }
 
 }  // namespace
 
 void normalize(NormKind kind, double eps, const NormWeights& norm, MatrixView x, float* out, int64_t out_stride) {
-  assert(x.cols == static_cast<int64_t>(norm.weight.size()));
-  const float e = static_cast<float>(eps);
+  assert(norm.weight.empty() || x.cols == std::ssize(norm.weight));
   for_rows(x.rows, x.cols, [&](int64_t r) {
-    float* y = out + r * out_stride;
-    if (kind == NormKind::rms)
-      rms_row(e, norm.weight.data(), x.row(r), y, x.cols);
-    else
-      layer_row(e, norm, x.row(r), y, x.cols);
+    normalize_row(kind, static_cast<float>(eps), norm, 0, x.row(r), out + r * out_stride, x.cols);
   });
 }
 
-void normalize_heads(double eps, const NormWeights& norm, float* x, int64_t tokens, int64_t heads, int64_t stride) {
-  const auto width = static_cast<int64_t>(norm.weight.size());
+void normalize_heads(NormKind kind, double eps, const NormWeights& norm, float* x, int64_t tokens, int64_t heads,
+                     int64_t width, int64_t stride) {
+  const bool own = std::ssize(norm.weight) > width;
   for_rows(tokens, heads * width, [&](int64_t t) {
     for (int64_t h = 0; h < heads; ++h) {
       float* head = x + t * stride + h * width;
-      rms_row(static_cast<float>(eps), norm.weight.data(), head, head, width);
+      normalize_row(kind, static_cast<float>(eps), norm, own ? h * width : 0, head, head, width);
     }
   });
 }
@@ -206,6 +210,9 @@ void activate(Activation activation, float* x, const float* up, int64_t rows, in
         break;
       case Activation::relu:
         for (size_t i = 0; i < count; ++i) row[i] = std::max(row[i], 0.0f);
+        break;
+      case Activation::relu_squared:
+        for (size_t i = 0; i < count; ++i) row[i] = std::max(row[i], 0.0f) * std::max(row[i], 0.0f);
         break;
     }
     if (!other) return;
@@ -229,6 +236,28 @@ void add_bias(std::span<const float> bias, Matrix& x) {
     float* row = x.row(r);
     for (size_t i = 0; i < bias.size(); ++i) row[i] += bias[i];
   });
+}
+
+namespace {
+
+template <class Function>
+void replace_each(Matrix& x, const Function& f) {
+  for_rows(x.rows(), x.cols(), [&](int64_t r) {
+    float* row = x.row(r);
+    for (int64_t i = 0; i < x.cols(); ++i) row[i] = f(row[i]);
+  });
+}
+
+}  // namespace
+
+void scale_by(float factor, Matrix& x) {
+  if (factor != 1) replace_each(x, [=](float v) { return v * factor; });
+}
+void clip(float limit, Matrix& x) {
+  replace_each(x, [=](float v) { return std::clamp(v, -limit, limit); });
+}
+void cap(float limit, Matrix& x) {
+  replace_each(x, [=](float v) { return limit * std::tanh(v / limit); });
 }
 
 void add_rows(const Matrix& x, Matrix& sum) {

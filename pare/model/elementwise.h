@@ -12,13 +12,15 @@
 namespace pare {
 
 struct NormWeights {
-  std::vector<float> weight, bias;  // bias empty: none
+  std::vector<float> weight, bias;  // weight empty: all 1; bias empty: none
 };
 
-// Rows of x (cols = weight.size()) into out, which may be x itself. Parallel over rows.
+// Rows of x into out, which may be x itself. Parallel over rows.
 void normalize(NormKind kind, double eps, const NormWeights& norm, MatrixView x, float* out, int64_t out_stride);
-// The same for each head of rows that hold `heads` heads of weight.size() columns.
-void normalize_heads(double eps, const NormWeights& norm, float* x, int64_t tokens, int64_t heads, int64_t stride);
+// The same for each of `heads` heads of `width` columns in rows `stride` apart. The weights are those of one head, which
+// all share, or of all heads.
+void normalize_heads(NormKind kind, double eps, const NormWeights& norm, float* x, int64_t tokens, int64_t heads,
+                     int64_t width, int64_t stride);
 
 // x = act(x), or x = act(x) * up where `up` is not null; both rows x cols without gaps. Parallel.
 void activate(Activation activation, float* x, const float* up, int64_t rows, int64_t cols);
@@ -37,5 +39,8 @@ class Softmax {
 
 void add_bias(std::span<const float> bias, Matrix& x);  // to every row; an empty bias is none
 void add_rows(const Matrix& x, Matrix& sum);            // sum += x
+void scale_by(float factor, Matrix& x);
+void clip(float limit, Matrix& x);  // to [-limit, limit]
+void cap(float limit, Matrix& x);   // x = limit · tanh(x / limit)
 
 }  // namespace pare

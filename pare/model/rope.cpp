@@ -44,6 +44,11 @@ void apply_yarn(const Rope& r, std::vector<double>& frequencies) {
 
 double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
 
+double longrope_scale(const Rope& r) {
+  if (r.attention_factor > 0) return r.attention_factor;
+  return r.factor <= 1 ? 1 : std::sqrt(1 + std::log(r.factor) / std::log(static_cast<double>(r.original_context)));
+}
+
 double yarn_scale(const Rope& r) {
   if (r.attention_factor > 0) return r.attention_factor;
   if (r.mscale && r.mscale_all_dim && *r.mscale != 0 && *r.mscale_all_dim != 0)
@@ -74,7 +79,12 @@ Frequencies rope_frequencies(const Rope& r, int64_t length) {
   const bool dynamic = r.kind == Rope::Kind::dynamic;
   std::vector<double> frequencies = plain_frequencies(dynamic ? dynamic_theta(r, length) : r.theta, r.dims);
   Frequencies out;
-  const std::vector<float> factors = r.kind == Rope::Kind::llama3 ? llama3_factors(r) : r.frequency_factors;
+  const bool longrope = r.kind == Rope::Kind::longrope;
+  const std::vector<float> factors = r.kind == Rope::Kind::llama3 ? llama3_factors(r)
+                                     : !longrope                  ? r.frequency_factors
+                                     : length > r.original_context ? r.long_factors
+                                                                   : r.short_factors;
+  if (longrope) out.scale = static_cast<float>(longrope_scale(r));
   for (size_t i = 0; i < factors.size(); ++i) frequencies[i] /= static_cast<double>(factors[i]);
   if (r.kind == Rope::Kind::linear)
     for (double& f : frequencies) f /= r.factor;

@@ -11,7 +11,7 @@ struct Frequencies {
   std::vector<float> inverse;  // radians per position, one per pair of dimensions
   float scale = 1;             // of cosine and sine (yarn)
 };
-// `length` is the number of positions known so far; only dynamic scaling asks for it.
+// `length` is the number of positions known so far; only dynamic scaling and longrope ask for it.
 // Sources: Su et al. 2021; linear: Chen et al. 2023; dynamic, yarn: Peng et al. 2023 and transformers'
 // modeling_rope_utils; llama3: formats.md §3.7.
 Frequencies rope_frequencies(const Rope& rope, int64_t length);

@@ -18,7 +18,12 @@ class Checker {
 
   void check(const TensorName& t, int layer) const {
     const Shape shape = expected_shape(config_, t.role);
-    const std::string name = names_.weight(t, layer);
+    const std::vector<std::string> parts = names_of_parts(config_, t, names_.weight(t, layer));
+    const std::string& name = parts.front();
+    if (parts.size() > 1) {
+      for (const std::string& part : parts) compare(part, {1, shape.size() / std::ssize(parts)});
+      return;
+    }
     const bool conv1d =
         t.transposed && checkpoint_.format() == Format::huggingface && !checkpoint_.grid_of_weight(name).has_value();
     compare(name, conv1d ? Shape{shape.cols, shape.rows} : shape);
@@ -57,6 +62,15 @@ std::string sought_name(const Config& config, const Arch& arch, const Checkpoint
   return checkpoint.find(embedding) ? stored : embedding;
 }
 
+namespace {
+
+Shape head_norm_shape(const Config& c, int64_t heads) {
+  if (c.qk_norm == QkNorm::heads) return {heads, c.head_dim};
+  return {1, c.qk_norm == QkNorm::whole ? heads * c.head_dim : c.head_dim};
+}
+
+}  // namespace
+
 Shape expected_shape(const Config& c, Role role) {
   switch (role) {
     case Role::token_embedding:
@@ -68,8 +82,11 @@ Shape expected_shape(const Config& c, Role role) {
       return {c.hidden, c.embedding};
     case Role::project_out:
       return {c.embedding, c.hidden};
+    case Role::embedding_norm:
     case Role::attn_norm:
+    case Role::attn_post_norm:
     case Role::ffn_norm:
+    case Role::ffn_post_norm:
     case Role::final_norm:
       return {1, c.hidden};
     case Role::q:
@@ -82,8 +99,11 @@ Shape expected_shape(const Config& c, Role role) {
     case Role::o:
       return {c.hidden, c.q_width()};
     case Role::q_norm:
+      return head_norm_shape(c, c.heads);
     case Role::k_norm:
-      return {1, c.head_dim};
+      return head_norm_shape(c, c.kv_heads);
+    case Role::gate_up:
+      return {2 * c.ffn, c.hidden};
     case Role::gate:
     case Role::up:
       return {c.ffn, c.hidden};
@@ -99,7 +119,7 @@ void check_shapes(const Config& config, const Arch& arch, const Checkpoint& chec
     if (!is_per_layer(t) && has_tensor(config, t)) checker.check(t, -1);
   for (int layer = 0; layer < config.layers; ++layer)
     for (const TensorName& t : arch.tensors)
-      if (is_per_layer(t)) checker.check(t, layer);
+      if (is_per_layer(t) && has_tensor(config, t)) checker.check(t, layer);
 }
 
 }  // namespace pare

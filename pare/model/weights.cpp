@@ -34,6 +34,19 @@ std::vector<float> load_vector(const Checkpoint& checkpoint, const std::string& 
   return {m.values().begin(), m.values().end()};
 }
 
+std::vector<float> load_norm(const Checkpoint& checkpoint, const std::vector<std::string>& names,
+                             const Config& config) {
+  std::vector<float> out;
+  for (const std::string& name : names) {
+    const std::vector<float> part = load_vector(checkpoint, name);
+    out.insert(out.end(), part.begin(), part.end());
+  }
+  // GGUF's norms hold the sum.
+  if (checkpoint.format() == Format::huggingface)
+    for (float& x : out) x += config.norm_offset;
+  return out;
+}
+
 // Rows [first, last) of a matrix of floats in any type.
 void to_f32_rows(const FloatTensor& t, int64_t first, int64_t last, float* out) {
   const int64_t cols = t.shape[1];
@@ -126,7 +139,7 @@ DecoderWeights::DecoderWeights(std::shared_ptr<const Checkpoint> checkpoint, con
     check_interrupt();
     const std::string bias = has_bias(config, t) ? names.bias(t, layer) : "";
     if (is_norm(t.role))
-      into.norms[t.role] = {load_vector(*checkpoint, names.weight(t, layer)),
+      into.norms[t.role] = {load_norm(*checkpoint, names_of_parts(config, t, names.weight(t, layer)), config),
                             bias.empty() ? std::vector<float>() : load_vector(*checkpoint, bias)};
     else
       into.linears[t.role] = LinearLayer(checkpoint, names.weight(t, layer), bias, t.transposed && conv1d);
@@ -135,7 +148,7 @@ DecoderWeights::DecoderWeights(std::shared_ptr<const Checkpoint> checkpoint, con
     if (!is_per_layer(t) && has_tensor(config, t)) load(t, -1, model);
   for (size_t i = 0; i < layers.size(); ++i)
     for (const TensorName& t : arch.tensors)
-      if (is_per_layer(t)) load(t, static_cast<int>(i), layers[i]);
+      if (is_per_layer(t) && has_tensor(config, t)) load(t, static_cast<int>(i), layers[i]);
 }
 
 }  // namespace pare

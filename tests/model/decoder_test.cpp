@@ -96,7 +96,7 @@ TEST_P(EveryFamily, SitesAreWhatTheirLinearsRead) {
     for (const Linear& linear : model.linears(0)) {
       if (linear.site != out) continue;
       ASSERT_EQ(linear.shape.cols, input.cols());
-      if (!model.config().pre_norm) continue;
+      if (model.config().norm_place != NormPlace::input) continue;
       const Matrix w = model.weight(linear);
       const double bias_free_step = after(3, 1) - before(3, 1);
       double step = 0;

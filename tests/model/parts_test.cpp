@@ -22,10 +22,13 @@ TEST(Activation, EveryLengthAndKind) {
         return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
       case Activation::relu:
         return std::max(x, 0.0);
+      case Activation::relu_squared:
+        return std::max(x, 0.0) * std::max(x, 0.0);
     }
     return 0.0;
   };
-  for (const Activation a : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu})
+  for (const Activation a : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu,
+                             Activation::relu_squared})
     for (const int64_t cols : {1, 7, 8, 9, 31, 64, 100}) {
       std::vector<float> x, up, alone;
       for (int64_t i = 0; i < 3 * cols; ++i) {
@@ -97,9 +100,8 @@ TEST(Norm, BothKindsInPlaceOrNot) {
         for (int64_t i = 0; i < n; ++i) square += (double{x(r, i)} - mean) * (double{x(r, i)} - mean) / double(n);
         for (int64_t i = 0; i < n; ++i) {
           const auto at = static_cast<size_t>(i);
-          double e = (double{x(r, i)} - mean) / std::sqrt(square + 1e-5) * double{norm.weight[at]};
-          if (kind == NormKind::layer) e += double{norm.bias[at]};
-          EXPECT_NEAR(out(r, i), e, 1e-4);
+          const double alone = (double{x(r, i)} - mean) / std::sqrt(square + 1e-5);
+          EXPECT_NEAR(out(r, i), alone * double{norm.weight[at]} + double{norm.bias[at]}, 1e-4);
         }
       }
     }

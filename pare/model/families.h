@@ -1,0 +1,14 @@
+// Inside model/ only: the table of architectures, in files by kinship.
+#pragma once
+
+#include <vector>
+
+#include "pare/model/arch.h"
+#include "pare/model/config_keys.h"
+
+namespace pare {
+
+std::vector<Arch> llama_family();  // pre-norm, rotary, separate or fused projections, mostly gated
+std::vector<Arch> gpt_family();    // what came before
+
+}  // namespace pare
