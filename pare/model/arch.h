@@ -52,7 +52,7 @@ enum class Bias : uint8_t { none, always, attention, mlp };
 
 struct TensorName {
   Role role;
-  std::string_view hf;    // "{}" stands for the layer, "{head}" for each head in turn; without ".weight"
+  std::string_view hf;         // "{}" stands for the layer, "{head}" for each head in turn; without ".weight"
   std::string_view gguf = {};  // empty: GGUF has no such tensor
   RowOrder gguf_rows = RowOrder::as_is;
   bool transposed = false;  // the HF file stores [in, out] (Conv1D)
@@ -78,7 +78,7 @@ struct Arch {
   Config defaults = {};  // the flags, and numbers that transformers assumes when config.json has none
   std::string_view base_prefix = "model.";  // some HF files leave it out of every name
   SlidingKeys sliding = SlidingKeys::none;
-  bool gguf_sizes = false;  // GGUF has the keys vocab_size and rope.dimension_count
+  bool gguf_sizes = false;      // GGUF has the keys vocab_size and rope.dimension_count
   int64_t sliding_pattern = 0;  // where config.json has none
   double rotated_part = 1;      // of a head, where config.json does not say
   void (*read)(const ConfigKeys& keys, Config& config) = nullptr;  // what only this family's config.json has

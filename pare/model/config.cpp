@@ -107,12 +107,8 @@ Rope::Kind rope_kind(const ConfigKeys& scaling) {
   static constexpr struct {
     std::string_view name;
     Rope::Kind value;
-  } kNames[] = {{"default", Rope::Kind::plain},
-                {"linear", Rope::Kind::linear},
-                {"dynamic", Rope::Kind::dynamic},
-                {"llama3", Rope::Kind::llama3},
-                {"yarn", Rope::Kind::yarn},
-                {"longrope", Rope::Kind::longrope},
+  } kNames[] = {{"default", Rope::Kind::plain}, {"linear", Rope::Kind::linear}, {"dynamic", Rope::Kind::dynamic},
+                {"llama3", Rope::Kind::llama3}, {"yarn", Rope::Kind::yarn},     {"longrope", Rope::Kind::longrope},
                 {"su", Rope::Kind::longrope}};
   for (const auto& entry : kNames)
     if (entry.name == name) return entry.value;
@@ -183,7 +179,9 @@ void read_rope(const ConfigKeys& keys, const Arch& arch, Config& c) {
   }
   if (!(part > 0 && part <= 1)) keys.refuse("partial_rotary_factor", "above 0, at most 1", Json(part));
   const auto absolute = keys.integer({"rotary_dim"});
-  const int64_t dims = absolute ? *absolute : r.dims > 0 ? r.dims : static_cast<int64_t>(static_cast<double>(c.head_dim) * part);
+  const int64_t dims = absolute     ? *absolute
+                       : r.dims > 0 ? r.dims
+                                    : static_cast<int64_t>(static_cast<double>(c.head_dim) * part);
   r.dims = dims;
   if (c.sliding_rope) c.sliding_rope->dims = dims;
 }
@@ -238,8 +236,8 @@ Config from_json(const Checkpoint& checkpoint) {
     c.activation = activation_of(keys, *act);
   if (!keys.boolean({"do_layer_norm_before"}).value_or(true)) c.norm_place = NormPlace::sum;
   c.final_norm = c.norm_place != NormPlace::sum && !keys.boolean({"_remove_final_layer_norm"}).value_or(false);
-  c.attention_bias = keys.boolean({"attention_bias", "enable_bias", "use_bias", "bias", "use_qkv_bias"})
-                         .value_or(c.attention_bias);
+  c.attention_bias =
+      keys.boolean({"attention_bias", "enable_bias", "use_bias", "bias", "use_qkv_bias"}).value_or(c.attention_bias);
   c.mlp_bias = keys.boolean({"mlp_bias", "enable_bias", "use_bias", "bias"}).value_or(c.mlp_bias);
   c.tied_head = keys.boolean({"tie_word_embeddings"}).value_or(c.tied_head);
   read_sliding(keys, arch, c);

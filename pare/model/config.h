@@ -57,11 +57,11 @@ struct Config {
   NormKind norm = NormKind::rms;
   NormPlace norm_place = NormPlace::input;
   double norm_eps = 1e-5;
-  bool norm_weights = true;     // false: norms only normalize (OLMo)
-  float norm_offset = 0;        // added to the norms' stored weights (Gemma: 1)
-  bool parallel = false;        // both halves of a block read the block's input
-  bool shared_norm = false;     // and through one norm
-  bool residual_norm = false;   // the halves' normalized inputs, not their inputs, are what they are added to
+  bool norm_weights = true;    // false: norms only normalize (OLMo)
+  float norm_offset = 0;       // added to the norms' stored weights (Gemma: 1)
+  bool parallel = false;       // both halves of a block read the block's input
+  bool shared_norm = false;    // and through one norm
+  bool residual_norm = false;  // the halves' normalized inputs, not their inputs, are what they are added to
   bool final_norm = true;
   Activation activation = Activation::silu;
   bool gated = true;            // act(gate(x)) * up(x), else act(up(x))

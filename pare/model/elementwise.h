@@ -17,8 +17,8 @@ struct NormWeights {
 
 // Rows of x into out, which may be x itself. Parallel over rows.
 void normalize(NormKind kind, double eps, const NormWeights& norm, MatrixView x, float* out, int64_t out_stride);
-// The same for each of `heads` heads of `width` columns in rows `stride` apart. The weights are those of one head, which
-// all share, or of all heads.
+// The same for each of `heads` heads of `width` columns in rows `stride` apart. The weights are those of one head,
+// which all share, or of all heads.
 void normalize_heads(NormKind kind, double eps, const NormWeights& norm, float* x, int64_t tokens, int64_t heads,
                      int64_t width, int64_t stride);
 

@@ -82,64 +82,102 @@ constexpr TensorName kEmbedding = row(Role::token_embedding, "model.embed_tokens
 // Llama's, with the optional norms of q and k.
 constexpr TensorName kNamesOfLlama[] = {kEmbedding, kAttnNorm, kQ,    kK,  kV,    kO,         kQNorm,
                                         kKNorm,     kFfnNorm,  kGate, kUp, kDown, kFinalNorm, kHead};
-constexpr TensorName kUngatedTensors[] = {kEmbedding, kAttnNorm, kQ,  kK,    kV,        kO,
+constexpr TensorName kUngatedTensors[] = {kEmbedding, kAttnNorm, kQ,    kK,         kV,   kO,
                                           kFfnNorm,   kUp,       kDown, kFinalNorm, kHead};
 // Layer norms with biases.
-constexpr TensorName kNemotronTensors[] = {kEmbedding,
+constexpr TensorName kNemotronTensors[] = {
+    kEmbedding,
+    row(Role::attn_norm, "model.layers.{}.input_layernorm", Bias::always),
+    kQ,
+    kK,
+    kV,
+    kO,
+    row(Role::ffn_norm, "model.layers.{}.post_attention_layernorm", Bias::always),
+    kUp,
+    kDown,
+    row(Role::final_norm, "model.norm", Bias::always),
+    kHead};
+constexpr TensorName kGemma2Tensors[] = {kEmbedding,
+                                         kAttnNorm,
+                                         kQ,
+                                         kK,
+                                         kV,
+                                         kO,
+                                         kQNorm,
+                                         kKNorm,
+                                         row(Role::attn_post_norm, "model.layers.{}.post_attention_layernorm"),
+                                         row(Role::ffn_norm, "model.layers.{}.pre_feedforward_layernorm"),
+                                         kGate,
+                                         kUp,
+                                         kDown,
+                                         row(Role::ffn_post_norm, "model.layers.{}.post_feedforward_layernorm"),
+                                         kFinalNorm,
+                                         kHead};
+constexpr TensorName kOlmo2Tensors[] = {
+    kEmbedding, kQ,     kK,     kV,
+    kO,         kQNorm, kKNorm, row(Role::attn_post_norm, "model.layers.{}.post_attention_layernorm"),
+    kGate,      kUp,    kDown,  row(Role::ffn_post_norm, "model.layers.{}.post_feedforward_layernorm"),
+    kFinalNorm, kHead};
+// One norm for both halves.
+constexpr TensorName kCohereTensors[] = {kEmbedding, kAttnNorm, kQ,  kK,    kV,         kO,   kQNorm,
+                                         kKNorm,     kGate,     kUp, kDown, kFinalNorm, kHead};
+constexpr TensorName kPhi3Tensors[] = {kEmbedding, kAttnNorm,  row(Role::qkv, "model.layers.{}.self_attn.qkv_proj"),
+                                       kPlainO,    kFfnNorm,   kGateUp,
+                                       kDown,      kFinalNorm, kHead};
+constexpr TensorName kGlmTensors[] = {kEmbedding, kAttnNorm, kQ,    kK,         kV,   kPlainO,
+                                      kFfnNorm,   kGateUp,   kDown, kFinalNorm, kHead};
+constexpr TensorName kGlm4Tensors[] = {kEmbedding,
+                                       kAttnNorm,
+                                       kQ,
+                                       kK,
+                                       kV,
+                                       kPlainO,
+                                       row(Role::attn_post_norm, "model.layers.{}.post_self_attn_layernorm"),
+                                       kFfnNorm,
+                                       kGateUp,
+                                       kDown,
+                                       row(Role::ffn_post_norm, "model.layers.{}.post_mlp_layernorm"),
+                                       kFinalNorm,
+                                       kHead};
+constexpr TensorName kStableLmTensors[] = {kEmbedding,
                                            row(Role::attn_norm, "model.layers.{}.input_layernorm", Bias::always),
                                            kQ,
                                            kK,
                                            kV,
-                                           kO,
-                                           row(Role::ffn_norm, "model.layers.{}.post_attention_layernorm",
-                                               Bias::always),
+                                           kPlainO,
+                                           row(Role::q_norm, "model.layers.{}.self_attn.q_layernorm.norms.{head}"),
+                                           row(Role::k_norm, "model.layers.{}.self_attn.k_layernorm.norms.{head}"),
+                                           row(Role::ffn_norm, "model.layers.{}.post_attention_layernorm", Bias::always,
+                                               [](const Config& c) { return !c.parallel; }),
+                                           kGate,
                                            kUp,
                                            kDown,
                                            row(Role::final_norm, "model.norm", Bias::always),
                                            kHead};
-constexpr TensorName kGemma2Tensors[] = {
-    kEmbedding, kAttnNorm, kQ, kK, kV, kO, kQNorm, kKNorm,
-    row(Role::attn_post_norm, "model.layers.{}.post_attention_layernorm"),
-    row(Role::ffn_norm, "model.layers.{}.pre_feedforward_layernorm"), kGate, kUp, kDown,
-    row(Role::ffn_post_norm, "model.layers.{}.post_feedforward_layernorm"), kFinalNorm, kHead};
-constexpr TensorName kOlmo2Tensors[] = {
-    kEmbedding, kQ, kK, kV, kO, kQNorm, kKNorm,
-    row(Role::attn_post_norm, "model.layers.{}.post_attention_layernorm"), kGate, kUp, kDown,
-    row(Role::ffn_post_norm, "model.layers.{}.post_feedforward_layernorm"), kFinalNorm, kHead};
-// One norm for both halves.
-constexpr TensorName kCohereTensors[] = {kEmbedding, kAttnNorm, kQ,  kK,    kV,         kO,   kQNorm,
-                                         kKNorm,     kGate,     kUp, kDown, kFinalNorm, kHead};
-constexpr TensorName kPhi3Tensors[] = {kEmbedding, kAttnNorm, row(Role::qkv, "model.layers.{}.self_attn.qkv_proj"),
-                                       kPlainO,    kFfnNorm,  kGateUp,
-                                       kDown,      kFinalNorm, kHead};
-constexpr TensorName kGlmTensors[] = {kEmbedding, kAttnNorm, kQ,    kK,         kV,   kPlainO,
-                                      kFfnNorm,   kGateUp,   kDown, kFinalNorm, kHead};
-constexpr TensorName kGlm4Tensors[] = {
-    kEmbedding, kAttnNorm, kQ, kK, kV, kPlainO,
-    row(Role::attn_post_norm, "model.layers.{}.post_self_attn_layernorm"), kFfnNorm, kGateUp, kDown,
-    row(Role::ffn_post_norm, "model.layers.{}.post_mlp_layernorm"), kFinalNorm, kHead};
-constexpr TensorName kStableLmTensors[] = {
-    kEmbedding, row(Role::attn_norm, "model.layers.{}.input_layernorm", Bias::always), kQ, kK, kV, kPlainO,
-    row(Role::q_norm, "model.layers.{}.self_attn.q_layernorm.norms.{head}"),
-    row(Role::k_norm, "model.layers.{}.self_attn.k_layernorm.norms.{head}"),
-    row(Role::ffn_norm, "model.layers.{}.post_attention_layernorm", Bias::always,
-        [](const Config& c) { return !c.parallel; }),
-    kGate, kUp, kDown, row(Role::final_norm, "model.norm", Bias::always), kHead};
 constexpr TensorName kStarcoder2Tensors[] = {
-    kEmbedding, row(Role::attn_norm, "model.layers.{}.input_layernorm", Bias::always), kQ, kK, kV, kO,
+    kEmbedding,
+    row(Role::attn_norm, "model.layers.{}.input_layernorm", Bias::always),
+    kQ,
+    kK,
+    kV,
+    kO,
     row(Role::ffn_norm, "model.layers.{}.post_attention_layernorm", Bias::always),
-    row(Role::up, "model.layers.{}.mlp.c_fc", Bias::mlp), row(Role::down, "model.layers.{}.mlp.c_proj", Bias::mlp),
-    row(Role::final_norm, "model.norm", Bias::always), kHead};
-constexpr TensorName kPhiTensors[] = {
-    kEmbedding, row(Role::attn_norm, "model.layers.{}.input_layernorm", Bias::always),
-    row(Role::q, "model.layers.{}.self_attn.q_proj", Bias::always),
-    row(Role::k, "model.layers.{}.self_attn.k_proj", Bias::always),
-    row(Role::v, "model.layers.{}.self_attn.v_proj", Bias::always),
-    row(Role::o, "model.layers.{}.self_attn.dense", Bias::always),
-    row(Role::q_norm, "model.layers.{}.self_attn.q_layernorm", Bias::always),
-    row(Role::k_norm, "model.layers.{}.self_attn.k_layernorm", Bias::always),
-    row(Role::up, "model.layers.{}.mlp.fc1", Bias::always), row(Role::down, "model.layers.{}.mlp.fc2", Bias::always),
-    row(Role::final_norm, "model.final_layernorm", Bias::always), row(Role::head, "lm_head", Bias::always)};
+    row(Role::up, "model.layers.{}.mlp.c_fc", Bias::mlp),
+    row(Role::down, "model.layers.{}.mlp.c_proj", Bias::mlp),
+    row(Role::final_norm, "model.norm", Bias::always),
+    kHead};
+constexpr TensorName kPhiTensors[] = {kEmbedding,
+                                      row(Role::attn_norm, "model.layers.{}.input_layernorm", Bias::always),
+                                      row(Role::q, "model.layers.{}.self_attn.q_proj", Bias::always),
+                                      row(Role::k, "model.layers.{}.self_attn.k_proj", Bias::always),
+                                      row(Role::v, "model.layers.{}.self_attn.v_proj", Bias::always),
+                                      row(Role::o, "model.layers.{}.self_attn.dense", Bias::always),
+                                      row(Role::q_norm, "model.layers.{}.self_attn.q_layernorm", Bias::always),
+                                      row(Role::k_norm, "model.layers.{}.self_attn.k_layernorm", Bias::always),
+                                      row(Role::up, "model.layers.{}.mlp.fc1", Bias::always),
+                                      row(Role::down, "model.layers.{}.mlp.fc2", Bias::always),
+                                      row(Role::final_norm, "model.final_layernorm", Bias::always),
+                                      row(Role::head, "lm_head", Bias::always)};
 
 constexpr std::string_view kLlamaClasses[] = {"LlamaForCausalLM", "LLaMAForCausalLM"},
                            kMistralClasses[] = {"MistralForCausalLM"}, kQwen2Classes[] = {"Qwen2ForCausalLM"},
@@ -210,8 +248,7 @@ void read_smollm3(const ConfigKeys& keys, Config& c) {
   const int64_t interval = keys.integer({"no_rope_layer_interval"}).value_or(4);
   if (interval < 1) keys.refuse("no_rope_layer_interval", "at least 1", Json(interval));
   for (int64_t i = 0; i < c.layers; ++i)
-    c.rope_layers[static_cast<size_t>(i)] =
-        flags ? (*flags)[static_cast<size_t>(i)] != 0 : (i + 1) % interval != 0;
+    c.rope_layers[static_cast<size_t>(i)] = flags ? (*flags)[static_cast<size_t>(i)] != 0 : (i + 1) % interval != 0;
 }
 
 // ---- defaults
@@ -285,14 +322,13 @@ std::vector<Arch> llama_family() {
        }),
        "model.", SlidingKeys::switched},
   };
-  all.push_back({.name = "arcee",
-                 .hf_classes = kArceeClasses,
-                 .tensors = kUngatedTensors,
-                 .defaults = like_llama([](Config& c) {
-                   c.norm_eps = 1e-5;
-                   c.activation = Activation::relu_squared;
-                   c.gated = false;
-                 })});
+  all.push_back(
+      {.name = "arcee", .hf_classes = kArceeClasses, .tensors = kUngatedTensors, .defaults = like_llama([](Config& c) {
+                                                                                   c.norm_eps = 1e-5;
+                                                                                   c.activation =
+                                                                                       Activation::relu_squared;
+                                                                                   c.gated = false;
+                                                                                 })});
   all.push_back({.name = "cohere",
                  .hf_classes = kCohereClasses,
                  .tensors = kCohereTensors,
@@ -331,11 +367,8 @@ std::vector<Arch> llama_family() {
                  .rotated_part = 0.5});
   Config glm4 = glm_defaults();
   glm4.norm_place = NormPlace::both;
-  all.push_back({.name = "glm4",
-                 .hf_classes = kGlm4Classes,
-                 .tensors = kGlm4Tensors,
-                 .defaults = glm4,
-                 .rotated_part = 0.5});
+  all.push_back(
+      {.name = "glm4", .hf_classes = kGlm4Classes, .tensors = kGlm4Tensors, .defaults = glm4, .rotated_part = 0.5});
   all.push_back({.name = "granite",
                  .hf_classes = kGraniteClasses,
                  .tensors = kNamesOfLlama,
@@ -352,19 +385,14 @@ std::vector<Arch> llama_family() {
                  .rotated_part = 0.5});
   Config olmo = layer_norm_defaults();
   olmo.norm_weights = false;
-  all.push_back({.name = "olmo",
-                 .hf_classes = kOlmoClasses,
-                 .tensors = kNamesOfLlama,
-                 .defaults = olmo,
-                 .read = read_olmo});
-  all.push_back({.name = "olmo2",
-                 .hf_classes = kOlmo2Classes,
-                 .tensors = kOlmo2Tensors,
-                 .defaults = like_llama([](Config& c) {
-                   c.norm_eps = 1e-5;
-                   c.norm_place = NormPlace::output;
-                   c.qk_norm = QkNorm::whole;
-                 })});
+  all.push_back(
+      {.name = "olmo", .hf_classes = kOlmoClasses, .tensors = kNamesOfLlama, .defaults = olmo, .read = read_olmo});
+  all.push_back(
+      {.name = "olmo2", .hf_classes = kOlmo2Classes, .tensors = kOlmo2Tensors, .defaults = like_llama([](Config& c) {
+                                                                                 c.norm_eps = 1e-5;
+                                                                                 c.norm_place = NormPlace::output;
+                                                                                 c.qk_norm = QkNorm::whole;
+                                                                               })});
   Config phi = layer_norm_defaults();
   phi.parallel = phi.shared_norm = true;
   phi.activation = Activation::gelu_tanh;

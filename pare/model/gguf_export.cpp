@@ -68,7 +68,7 @@ std::string size_label(int64_t parameters) {
 
 void require_gguf(const Arch& arch) {
   if (!arch.gguf.empty()) return;
-  throw Error({.what = fmt::format("GGUF knows no architecture for {} models", arch.name),
+  throw Error({.what = fmt::format("Pare writes no GGUF files of {} models (yet)", arch.name),
                .where = std::string(arch.hf_classes.front()),
                .remedy = "write a GPTQ checkpoint instead"});
 }

@@ -80,8 +80,8 @@ Frequencies rope_frequencies(const Rope& r, int64_t length) {
   std::vector<double> frequencies = plain_frequencies(dynamic ? dynamic_theta(r, length) : r.theta, r.dims);
   Frequencies out;
   const bool longrope = r.kind == Rope::Kind::longrope;
-  const std::vector<float> factors = r.kind == Rope::Kind::llama3 ? llama3_factors(r)
-                                     : !longrope                  ? r.frequency_factors
+  const std::vector<float> factors = r.kind == Rope::Kind::llama3  ? llama3_factors(r)
+                                     : !longrope                   ? r.frequency_factors
                                      : length > r.original_context ? r.long_factors
                                                                    : r.short_factors;
   if (longrope) out.scale = static_cast<float>(longrope_scale(r));

@@ -16,20 +16,7 @@ namespace pare {
 namespace {
 
 bool is_block_linear(const PlannedTensor& t) {
-  if (!t.role || t.layer < 0 || t.shape.size() != 2) return false;
-  switch (*t.role) {
-    case Role::q:
-    case Role::k:
-    case Role::v:
-    case Role::qkv:
-    case Role::o:
-    case Role::gate:
-    case Role::up:
-    case Role::down:
-      return t.name.ends_with(".weight");
-    default:
-      return false;
-  }
+  return t.role && t.layer >= 0 && t.shape.size() == 2 && site_of(*t.role) && t.name.ends_with(".weight");
 }
 
 std::regex compile(const std::string& pattern) {

@@ -27,8 +27,8 @@ TEST(Activation, EveryLengthAndKind) {
     }
     return 0.0;
   };
-  for (const Activation a : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu,
-                             Activation::relu_squared})
+  for (const Activation a :
+       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::relu_squared})
     for (const int64_t cols : {1, 7, 8, 9, 31, 64, 100}) {
       std::vector<float> x, up, alone;
       for (int64_t i = 0; i < 3 * cols; ++i) {
