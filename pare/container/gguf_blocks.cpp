@@ -8,13 +8,14 @@
 #include "pare/base/error.h"
 #include "pare/base/float_formats.h"
 #include "pare/container/gguf_codecs.h"
+#include "pare/grid/line.h"
 
 namespace pare {
 namespace {
 
 template <class Matches>
 const Codec* find_codec(const Matches& matches) {
-  for (const std::span<const Codec> codecs : {small_block_codecs(), super_block_codecs()})
+  for (const std::span<const Codec> codecs : {small_block_codecs(), super_block_codecs(), lattice_codecs()})
     for (const Codec& c : codecs)
       if (matches(c)) return &c;
   return nullptr;
@@ -39,13 +40,33 @@ void check_finite(const Plane<float>& scales, const std::string& tensor) {
 struct CheckFinite {
   const std::string& tensor;
   void operator()(const Affine&) const {}
-  void operator()(const Block& p) const { check_finite(p.scale, tensor); }
+  void operator()(const Block& p) const {
+    check_finite(p.scale, tensor);
+    check_finite(p.min, tensor);
+  }
   void operator()(const SuperBlock& p) const {
     check_finite(p.d, tensor);
     check_finite(p.dmin, tensor);
   }
   void operator()(const Codebook& p) const { check_finite(p.scale, tensor); }
+  void operator()(const Lattice& p) const { check_finite(p.d, tensor); }
 };
+
+// Where a code has room for more than the grid knows.
+void check_codes(const Quantized& q, const std::string& tensor) {
+  const int codes = codes_of(q.grid());
+  if ((codes & (codes - 1)) == 0 || step_of(q.grid()) > 1) return;
+  for (int64_t row = 0; row < q.shape().rows; ++row) {
+    const uint8_t *first = q.codes.row(row), *last = first + q.shape().cols;
+    const uint8_t* bad = std::find_if(first, last, [&](uint8_t code) { return code >= codes; });
+    if (bad != last)
+      throw Error({.what = "a code stands for no value",
+                   .where = fmt::format("{}, row {}, column {}", tensor, row, bad - first),
+                   .expected = fmt::format("0 to {}", codes - 1),
+                   .got = std::to_string(*bad),
+                   .remedy = "the file is damaged: get it again"});
+  }
+}
 
 }  // namespace
 
@@ -100,6 +121,7 @@ Quantized decode_blocks(const GgmlTypeInfo& type, Shape shape, std::span<const s
   Quantized q(c->grid, shape);
   c->decode(bytes.data(), q);
   std::visit(CheckFinite{tensor}, q.params);
+  check_codes(q, tensor);
   return q;
 }
 

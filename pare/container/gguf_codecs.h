@@ -55,8 +55,9 @@ void load_plane(const uint8_t* block, uint8_t* codes) {
 //   static void put(const Family&, int64_t row, int64_t block, uint8_t* out)         its scales
 //   static void take(const uint8_t* in, Family&, int64_t row, int64_t block)
 // and, where files spell codes differently, uint8_t stored(uint8_t code) and uint8_t code(uint8_t stored).
+// Instead of planes a type may have put_codes and take_codes of its own.
 template <class T>
-void put_codes(const uint8_t* codes, uint8_t* out) {
+void put_planes(const uint8_t* codes, uint8_t* out) {
   uint8_t spelled[T::kColumns];
   if constexpr (requires { T::stored(uint8_t{}); }) {
     for (int i = 0; i < T::kColumns; ++i) spelled[i] = T::stored(codes[i]);
@@ -66,11 +67,25 @@ void put_codes(const uint8_t* codes, uint8_t* out) {
   (std::make_index_sequence<std::size(T::kPlanes)>());
 }
 template <class T>
-void take_codes(const uint8_t* in, uint8_t* codes) {
+void take_planes(const uint8_t* in, uint8_t* codes) {
   [&]<size_t... i>(std::index_sequence<i...>) { (load_plane<T::kPlanes[i], T::kColumns>(in, codes), ...); }
   (std::make_index_sequence<std::size(T::kPlanes)>());
   if constexpr (requires { T::code(uint8_t{}); })
     for (int i = 0; i < T::kColumns; ++i) codes[i] = T::code(codes[i]);
+}
+template <class T>
+void put_codes(const uint8_t* codes, uint8_t* out) {
+  if constexpr (requires { T::kPlanes; })
+    put_planes<T>(codes, out);
+  else
+    T::put_codes(codes, out);
+}
+template <class T>
+void take_codes(const uint8_t* in, uint8_t* codes) {
+  if constexpr (requires { T::kPlanes; })
+    take_planes<T>(in, codes);
+  else
+    T::take_codes(in, codes);
 }
 
 // One row per grid that GGUF packs; everything else is derived from it.
@@ -95,13 +110,13 @@ void for_blocks(Shape s, int64_t columns, const Body& body) {
 }
 
 template <class T>
-constexpr Codec plane_codec(std::string_view type, Grid grid) {
+constexpr Codec block_codec(std::string_view type, Grid grid) {
   return {type, grid,
           [](const Quantized& q, std::byte* out) {
             const auto& params = std::get<typename T::Family>(q.params);
             const int64_t blocks = q.shape().cols / T::kColumns;
             for_blocks(q.shape(), T::kColumns, [&](int64_t row, int64_t block) {
-              uint8_t packed[T::kBytes];
+              uint8_t packed[T::kBytes] = {};
               T::put(params, row, block, packed);
               put_codes<T>(q.codes.row(row) + block * T::kColumns, packed);
               std::memcpy(out + (row * blocks + block) * T::kBytes, packed, T::kBytes);
@@ -125,5 +140,6 @@ float take_f16(const uint8_t* in);
 
 std::span<const Codec> small_block_codecs();
 std::span<const Codec> super_block_codecs();
+std::span<const Codec> lattice_codecs();
 
 }  // namespace pare

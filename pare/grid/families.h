@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "pare/grid/lanes.h"
+#include "pare/grid/lattice.h"
 #include "pare/grid/levels.h"
 #include "pare/grid/line.h"
 #include "pare/grid/quantized.h"
@@ -24,16 +25,21 @@ struct BlockTraits {
   std::string_view name;
   double bits_per_weight;
   int top;     // largest code
-  int middle;  // the code of value 0
+  int middle;  // the code of level 0
+  int64_t columns;
+  bool mins;
 };
 struct SuperBlockTraits {
   SuperBlockSpec::Type type;
   std::string_view name;
   double bits_per_weight;
   int top, middle;
+  const LevelTable* table;          // null: levels are code - middle
   int64_t sub;                      // columns per sub-block
   int lowest_scale, highest_scale;  // of the stored integers
   bool mins;                        // 0 … highest_scale, and a super-scale of their own
+
+  int subs() const { return static_cast<int>(SuperBlock::kColumns / sub); }
 };
 
 std::span<const BlockTraits> all_blocks();

@@ -15,16 +15,18 @@ void fit_rows(Affine& p, int64_t window, int64_t row, int rows, const lanes::Col
   }
 }
 void fit_rows(Block& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
-  lanes::Lanes scale;
-  lanes::fit_block(c, p.spec.type, search, scale);
-  std::copy_n(scale.v, rows, p.scale.row(window) + row);
+  const BlockTraits& t = traits(p.spec);
+  lanes::BlockFit fit;
+  lanes::fit_block(c, t, search, fit);
+  std::copy_n(fit.scale.v, rows, p.scale.row(window) + row);
+  if (t.mins) std::copy_n(fit.min.v, rows, p.min.row(window) + row);
 }
 void fit_rows(SuperBlock& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
   const SuperBlockTraits& t = traits(p.spec);
   lanes::SuperFit fit;
-  t.mins ? lanes::fit_super_affine(c, search, fit) : lanes::fit_super_symmetric(c, search, fit);
+  lanes::fit_super(c, t, search, fit);
   std::copy_n(fit.d.v, rows, p.d.row(window) + row);
-  const int64_t subs = SuperBlock::kColumns / t.sub;
+  const int64_t subs = t.subs();
   for (int64_t j = 0; j < subs; ++j)
     for (int r = 0; r < rows; ++r) p.scale(window * subs + j, row + r) = static_cast<int8_t>(fit.scale[j].v[r]);
   if (!t.mins) return;
@@ -36,6 +38,18 @@ void fit_rows(Codebook& p, int64_t window, int64_t row, int rows, const lanes::C
   lanes::Lanes scale;
   lanes::fit_table(c, level_table(p.spec.levels), p.spec.scale, search, scale);
   std::copy_n(scale.v, rows, p.scale.row(window) + row);
+}
+
+void fit_rows(Lattice& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
+  const LatticeTraits& t = traits(p.spec);
+  lanes::LatticeFit fit;
+  lanes::fit_lattice(c, t, search, fit);
+  std::copy_n(fit.d.v, rows, p.d.row(window) + row);
+  for (int j = 0; j < t.subs(); ++j)
+    for (int r = 0; r < rows; ++r) {
+      p.scale(window * t.subs() + j, row + r) = static_cast<uint8_t>(fit.scale[j].v[r]);
+      if (t.shift_per_run) p.shift(window * t.subs() + j, row + r) = fit.shift[j].v[r] > 0;
+    }
 }
 
 }  // namespace

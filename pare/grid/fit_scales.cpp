@@ -1,8 +1,10 @@
-// Fits of grids with one scale (and zero point) per run of columns: int-affine groups, q4_0 and q8_0 blocks. Scales are
-// rounded to f16 before their error is measured, and a search never ends above the error of the range.
+// Fits of grids with one scale (and zero point or min) per run of columns: int-affine groups, blocks of GGUF. Scales
+// are rounded to f16 before their error is measured, and a search never ends above the error of the range.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "pare/grid/fit_scales.cpp"
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
+
+#include <algorithm>
 
 #include "pare/grid/families.h"
 #include "pare/grid/lanes-inl.h"
@@ -116,25 +118,52 @@ void FitAffine(const Columns& columns, const AffineSpec& spec, Search search, Sc
   spec.symmetric ? fit_symmetric(columns, spec, search, out) : fit_zero_point(columns, spec, search, out);
 }
 
-// ---- q4_0, q8_0
+// ---- GGUF blocks
 
-void FitBlock(const Columns& c, BlockSpec::Type type, Search search, Lanes& out) {
-  const bool four_bits = type == BlockSpec::Type::q4_0;
-  const float middle = four_bits ? 8 : 128;
-  const Factors& factors = four_bits ? kBlock16Levels : kBlock256Levels;
-  const EvenLevels levels{number(-middle), number(middle - 1)};
+void fit_block_scale(const Columns& c, const BlockTraits& t, Search search, BlockFit& out) {
+  const EvenLevels levels{number(static_cast<float>(-t.middle)), number(static_cast<float>(t.top - t.middle))};
+  const bool extreme_is_code_0 = t.top == 15 || t.top == 31;  // as in the files of the reference
+  const auto nearer = static_cast<float>(std::min(t.middle, t.top - t.middle));
   for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
     const Range range = range_of(c, lane);
-    V scale = to_f16(four_bits ? hn::Div(range.extreme, levels.lowest)  // the extreme becomes code 0
-                               : hn::Div(hn::Abs(range.extreme), levels.highest));
+    V scale = to_f16(extreme_is_code_0 ? hn::Div(range.extreme, levels.lowest)
+                                       : hn::Div(hn::Abs(range.extreme), number(nearer)));
     if (search == Search::error) {
-      const V start = quotient(number(middle), hn::Abs(range.extreme));
-      const V stored = to_f16(search_scale(c, lane, start, true, levels, factors));
+      const V start = quotient(number(static_cast<float>(t.middle)), hn::Abs(range.extreme));
+      const V stored = to_f16(search_scale(c, lane, start, true, levels, factors_of_levels(t.top + 1)));
       const M better = hn::Lt(error_at(c, lane, stored, levels), error_at(c, lane, scale, levels));
       scale = hn::IfThenElse(better, stored, scale);
     }
-    store(hn::Add(scale, hn::Zero(F())), out, lane);  // blocks of zeros: +0
+    store(hn::Add(scale, hn::Zero(F())), out.scale, lane);  // blocks of zeros: +0
   }
+}
+
+void fit_block_line(const Columns& c, const BlockTraits& t, Search search, BlockFit& out) {
+  const auto top = static_cast<float>(t.top);
+  const EvenLevels levels{hn::Zero(F()), number(top)};
+  for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
+    const ScaleAndMin range = range_of_line(c, lane, top, false);
+    const auto error = [&](const ScaleAndMin& line) HWY_ATTR {
+      return sums_at<true>(c, lane, line.scale, reciprocal(line.scale), line.min, levels).error;
+    };
+    ScaleAndMin line{to_f16(range.scale), to_f16(range.min)};
+    if (search == Search::error) {
+      ScaleAndMin found = range;
+      for (int round = 0; round < 3; ++round) {  // again around what was found: another min leads to other codes
+        found = search_line(c, lane, found, top, false, kBlockStarts);
+        const ScaleAndMin stored{to_f16(found.scale), to_f16(found.min)};
+        const M better = hn::Lt(error(stored), error(line));
+        line.scale = hn::IfThenElse(better, stored.scale, line.scale);
+        line.min = hn::IfThenElse(better, stored.min, line.min);
+      }
+    }
+    store(line.scale, out.scale, lane);
+    store(line.min, out.min, lane);
+  }
+}
+
+void FitBlock(const Columns& c, const BlockTraits& t, Search search, BlockFit& out) {
+  t.mins ? fit_block_line(c, t, search, out) : fit_block_scale(c, t, search, out);
 }
 
 }  // namespace pare::lanes::HWY_NAMESPACE
@@ -149,8 +178,8 @@ HWY_EXPORT(FitBlock);
 void fit_affine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out) {
   HWY_DYNAMIC_DISPATCH(FitAffine)(columns, spec, search, out);
 }
-void fit_block(const Columns& columns, BlockSpec::Type type, Search search, Lanes& scale) {
-  HWY_DYNAMIC_DISPATCH(FitBlock)(columns, type, search, scale);
+void fit_block(const Columns& columns, const BlockTraits& traits, Search search, BlockFit& out) {
+  HWY_DYNAMIC_DISPATCH(FitBlock)(columns, traits, search, out);
 }
 
 }  // namespace pare::lanes

@@ -84,7 +84,7 @@ std::string group_remedy(int64_t cols, int64_t group) {
 }
 
 std::string block_remedy(int64_t cols, int64_t window) {
-  if (window > Block::kColumns && cols % Block::kColumns == 0) return "use q8_0 or q4_0 for this tensor (blocks of 32)";
+  if (window > 32 && cols % 32 == 0) return "use q8_0 or q4_0 for this tensor (blocks of 32)";
   return "keep this tensor in f16";
 }
 
@@ -97,6 +97,7 @@ std::span<const Grid> named_grids() {
     for (const SuperBlockTraits& t : all_super_blocks()) all.push_back(SuperBlockSpec{t.type});
     for (const NamedTable& t : kNamedTables)
       if (t.spec.block == 0) all.push_back(t.spec);
+    for (const LatticeTraits& t : all_lattices()) all.push_back(LatticeSpec{t.type});
     return all;
   }();
   return grids;
@@ -106,7 +107,8 @@ std::string name_of(const Grid& grid) {
   return std::visit(Overloaded{[](const AffineSpec& s) { return affine_name(s); },
                                [](const BlockSpec& s) { return std::string(traits(s).name); },
                                [](const SuperBlockSpec& s) { return std::string(traits(s).name); },
-                               [](const CodebookSpec& s) { return table_name(s); }},
+                               [](const CodebookSpec& s) { return table_name(s); },
+                               [](const LatticeSpec& s) { return std::string(traits(s).name); }},
                     grid);
 }
 
@@ -114,16 +116,23 @@ double bits_per_weight(const Grid& grid, Shape s) {
   return std::visit(Overloaded{[&](const AffineSpec& a) { return affine_bits(a, s); },
                                [](const BlockSpec& b) { return traits(b).bits_per_weight; },
                                [](const SuperBlockSpec& b) { return traits(b).bits_per_weight; },
-                               [&](const CodebookSpec& t) { return table_bits(t, s); }},
+                               [&](const CodebookSpec& t) { return table_bits(t, s); },
+                               [](const LatticeSpec& l) { return traits(l).bits_per_weight; }},
                     grid);
 }
 
 int64_t window_of(const Grid& grid, int64_t cols) {
   return std::visit(Overloaded{[&](const AffineSpec& s) { return group_columns(s, cols); },
-                               [](const BlockSpec&) { return Block::kColumns; },
+                               [](const BlockSpec& s) { return traits(s).columns; },
                                [](const SuperBlockSpec&) { return SuperBlock::kColumns; },
-                               [&](const CodebookSpec& s) { return group_columns(s, cols); }},
+                               [&](const CodebookSpec& s) { return group_columns(s, cols); },
+                               [](const LatticeSpec&) { return int64_t{256}; }},
                     grid);
+}
+
+int step_of(const Grid& grid) {
+  const auto* lattice = std::get_if<LatticeSpec>(&grid);
+  return lattice ? traits(*lattice).step : 1;
 }
 
 bool divides(const Grid& grid, int64_t cols) {

@@ -21,15 +21,15 @@ struct AffineSpec {
   bool operator==(const AffineSpec&) const = default;
 };
 
-// GGUF blocks of 32 columns under one f16 scale: value = scale (code - middle).
+// GGUF blocks of 32 to 256 columns under one f16 scale, some with an f16 min: value = scale (code - middle) - min.
 struct BlockSpec {
-  enum class Type : uint8_t { q4_0, q8_0 } type = Type::q8_0;
+  enum class Type : uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q2_0, tq1_0, tq2_0 } type = Type::q8_0;
   bool operator==(const BlockSpec&) const = default;
 };
 
 // GGUF super-blocks of 256 columns: sub-blocks with small integer scales (and mins) under one (two) f16.
 struct SuperBlockSpec {
-  enum class Type : uint8_t { q4_k, q6_k } type = Type::q4_k;
+  enum class Type : uint8_t { q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs } type = Type::q4_k;
   bool operator==(const SuperBlockSpec&) const = default;
 };
 
@@ -38,14 +38,29 @@ enum class ScaleKind : uint8_t { f16, f32, e8m0, ue4m3 };
 
 // Codes name the levels of a fixed table; groups of columns of one row share a scale: value = scale · level[code].
 struct CodebookSpec {
-  enum class Levels : uint8_t { iq4_nl, e2m1, sign } levels = Levels::iq4_nl;  // levels.cpp holds the numbers
+  enum class Levels : uint8_t {
+    iq1,
+    iq2,
+    iq3_xxs,
+    iq3_s,
+    iq4_nl,
+    e2m1,
+    sign
+  } levels = Levels::iq4_nl;  // levels.cpp holds the numbers
   ScaleKind scale = ScaleKind::f16;
   int64_t group = 32;  // columns; 0: the whole row
   int64_t block = 0;   // a multiple of group that divides the columns, where the file wants one; 0: the group
   bool operator==(const CodebookSpec&) const = default;
 };
 
-using Grid = std::variant<AffineSpec, BlockSpec, SuperBlockSpec, CodebookSpec>;
+// GGUF super-blocks of 256 columns whose codes, four or eight columns at a time, must be a point of a codebook
+// (lattice.h): value = d · (2 s + 1) · unit · level, with a small integer s per 16 or 32 columns.
+struct LatticeSpec {
+  enum class Type : uint8_t { iq1_s, iq1_m, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s } type = Type::iq2_xs;
+  bool operator==(const LatticeSpec&) const = default;
+};
+
+using Grid = std::variant<AffineSpec, BlockSpec, SuperBlockSpec, CodebookSpec, LatticeSpec>;
 
 std::span<const Grid> named_grids();                // those whose name says it all: "q4_k", "mxfp4", not "int4-g128"
 std::string name_of(const Grid& grid);              // "int4-g128-sym", "q4_k": as recipes, plans and reports spell it
@@ -54,5 +69,6 @@ int64_t window_of(const Grid& grid, int64_t cols);  // columns fitted together
 // Throws Error when a matrix of this shape cannot lie on the grid (columns that are no multiple of the window, …).
 void check_shape(const Grid& grid, Shape s, const std::string& tensor);
 bool divides(const Grid& grid, int64_t cols);
+int step_of(const Grid& grid);  // fewest columns that are rounded at once: 1 but for lattices
 
 }  // namespace pare

@@ -149,6 +149,66 @@ HWY_INLINE V search_scale(const Columns& c, size_t lane, V start, bool both_sign
   return best;
 }
 
+// A line  value = scale · level - min  with levels 0 … top.
+struct ScaleAndMin {
+  V scale, min;
+};
+HWY_INLINE ScaleAndMin range_of_line(const Columns& c, size_t lane, float top, bool holds_zero) {
+  const Range range = range_of(c, lane);
+  const V lowest = holds_zero ? hn::Min(range.lowest, hn::Zero(F())) : range.lowest;
+  return {hn::Div(hn::Sub(range.highest, lowest), number(top)), hn::Sub(hn::Zero(F()), lowest)};
+}
+
+// Least squares of x = scale · level - min, min ≥ 0 where asked; `gain` is what it takes off Σ w x².
+struct LineSolution {
+  V scale, min, gain;
+};
+HWY_INLINE LineSolution solved(const Sums& s, V w, V wx, bool holds_zero) {
+  const V determinant = hn::Sub(hn::Mul(w, s.ll), hn::Mul(s.l, s.l));
+  V scale = quotient(hn::Sub(hn::Mul(w, s.xl), hn::Mul(s.l, wx)), determinant);
+  V min = quotient(hn::Sub(hn::Mul(scale, s.l), wx), w);
+  if (holds_zero) {
+    const M below = hn::Lt(min, hn::Zero(F()));
+    scale = hn::IfThenElse(below, quotient(s.xl, s.ll), scale);
+    min = hn::IfThenElse(below, hn::Zero(F()), min);
+  }
+  return {scale, min, hn::Sub(hn::Mul(scale, s.xl), hn::Mul(min, wx))};
+}
+
+HWY_INLINE ScaleAndMin search_line(const Columns& c, size_t lane, const ScaleAndMin& range, float top, bool holds_zero,
+                                   const Starts& starts) {
+  constexpr int kPasses = 4;
+  const EvenLevels levels{hn::Zero(F()), number(top)};
+  V w = hn::Zero(F()), wx = hn::Zero(F());
+  for (int64_t i = 0; i < c.count; ++i) {
+    const V importance = load(c.importance[i], lane);
+    w = hn::Add(w, importance);
+    wx = hn::Add(wx, hn::Mul(importance, load(c.x[i], lane)));
+  }
+  const V inverse = reciprocal(range.scale);
+  ScaleAndMin best = range;
+  V best_gain = number(-3.0e38f);
+  for (int k = 0; k < starts.count; ++k) {
+    V now = hn::Mul(inverse, number((top + starts.first + starts.step * static_cast<float>(k)) / top)), min = range.min;
+    V last_gain = number(-3.0e38f);
+    M active = hn::Eq(last_gain, last_gain);
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const Sums s = sums_at<true>(c, lane, now, now, min, levels);
+      const LineSolution found = solved(s, w, wx, holds_zero);
+      active = hn::And(active, hn::Gt(found.gain, last_gain));  // per lane: lanes must not depend on each other
+      if (hn::AllFalse(F(), active)) break;
+      const M better = hn::And(active, hn::Gt(found.gain, best_gain));
+      best.scale = hn::IfThenElse(better, found.scale, best.scale);
+      best.min = hn::IfThenElse(better, found.min, best.min);
+      best_gain = hn::IfThenElse(better, found.gain, best_gain);
+      last_gain = found.gain;
+      min = found.min;
+      now = reciprocal(found.scale);
+    }
+  }
+  return best;
+}
+
 }  // namespace pare::lanes::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -8,7 +8,10 @@
 
 namespace pare {
 struct LevelTable;
-}
+struct BlockTraits;
+struct SuperBlockTraits;
+struct LatticeTraits;
+}  // namespace pare
 
 namespace pare::lanes {
 
@@ -25,7 +28,7 @@ struct LineLanes {
 // Some columns of a strip and how much the squared error of each weight counts.
 struct Columns {
   const Lanes* x = nullptr;
-  const Lanes* importance = nullptr;  // not read by range fits
+  const Lanes* importance = nullptr;  // range fits may leave it unread
   int64_t count = 0;
 
   Columns part(int64_t first, int64_t columns) const { return {x + first, importance + first, columns}; }
@@ -46,6 +49,9 @@ struct StripPart {
 };
 void round(const LineLanes& line, int top, const StripPart& part);
 void round_to_table(const LineLanes& line, const LevelTable& table, const StripPart& part);
+// Whole steps; line.zero is the shift where a run has one. importance: of each column, or null.
+void round_to_lattice(const LineLanes& line, const LatticeTraits& traits, const float* importance,
+                      const StripPart& part);
 
 // Makes weights fit for fitting: NaN becomes 0, magnitudes end at 1e9.
 void sanitize(Lanes* x, int64_t columns);
@@ -57,14 +63,23 @@ struct ScaleFit {
 };
 void fit_affine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out);
 void fit_table(const Columns& columns, const LevelTable& table, ScaleKind kind, Search search, Lanes& scale);
-void fit_block(const Columns& columns, BlockSpec::Type type, Search search, Lanes& scale);
+struct BlockFit {
+  Lanes scale, min;
+};
+void fit_block(const Columns& columns, const BlockTraits& traits, Search search, BlockFit& out);
 
 struct SuperFit {
   static constexpr int kMostSubs = 16;
   Lanes d, dmin;
   Lanes scale[kMostSubs], min[kMostSubs];  // integers
 };
-void fit_super_affine(const Columns& columns, Search search, SuperFit& out);     // q4_k
-void fit_super_symmetric(const Columns& columns, Search search, SuperFit& out);  // q6_k
+void fit_super(const Columns& columns, const SuperBlockTraits& traits, Search search, SuperFit& out);
+
+struct LatticeFit {
+  static constexpr int kMostSubs = 16;
+  Lanes d, scale[kMostSubs];  // integers
+  Lanes shift[kMostSubs];     // ±1/8; of types that store one
+};
+void fit_lattice(const Columns& columns, const LatticeTraits& traits, Search search, LatticeFit& out);
 
 }  // namespace pare::lanes

@@ -26,6 +26,10 @@ constexpr LevelTable make_table(std::string_view name, std::initializer_list<flo
 
 // In the order of CodebookSpec::Levels. Source: formats.md §3.3; e2m1 is the OCP format, -0 before +0.
 constexpr LevelTable kTables[] = {
+    make_table("iq1", {-1.125f, -0.875f, -0.125f, 0.125f, 0.875f, 1.125f}),
+    make_table("iq2", {-43, -25, -8, 8, 25, 43}),
+    make_table("iq3_xxs", {-62, -52, -44, -36, -28, -20, -12, -4, 4, 12, 20, 28, 36, 44, 52, 62}),
+    make_table("iq3_s", {-15, -13, -11, -9, -7, -5, -3, -1, 1, 3, 5, 7, 9, 11, 13, 15}),
     make_table("iq4_nl", {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}),
     make_table("e2m1", {-6, -4, -3, -2, -1.5f, -1, -0.5f, 0, 0, 0.5f, 1, 1.5f, 2, 3, 4, 6}),
     make_table("sign", {-1, 1}),

@@ -22,6 +22,7 @@ Line line_at(const Params& params, int64_t row, int64_t col);
 int64_t line_columns(const Grid& grid, int64_t cols);
 const LevelTable* table_of(const Grid& grid);  // null: levels are code - zero
 int codes_of(const Grid& grid);                // codes are 0 … codes_of - 1
+int middle_of(const Grid& grid);               // the zero of lines without a table; -1 where each has its own
 bool has_mins(const Grid& grid);               // lines of this grid may have a min other than 0
 
 }  // namespace pare

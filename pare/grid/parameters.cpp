@@ -24,13 +24,14 @@ SuperIndex super_index(const SuperBlock& p, int index) {
 }
 
 int count(const Affine& p) { return p.spec.symmetric ? 1 : 2; }
-int count(const Block&) { return 1; }
+int count(const Block& p) { return traits(p.spec).mins ? 2 : 1; }
 int count(const SuperBlock& p) {
   const SuperBlockTraits& t = traits(p.spec);
   return (t.mins ? 2 : 1) * static_cast<int>(1 + SuperBlock::kColumns / t.sub);
 }
 
 int count(const Codebook&) { return 1; }
+int count(const Lattice& p) { return 1 + traits(p.spec).subs(); }
 
 Parameter get(const Affine& p, int64_t row, int64_t window, int index) {
   const int64_t first = window * p.spec.group, last = first + p.spec.group;
@@ -38,9 +39,9 @@ Parameter get(const Affine& p, int64_t row, int64_t window, int index) {
   return {first, last, static_cast<float>(p.zero(window, row)), static_cast<float>(p.spec.lowest_zero),
           static_cast<float>((1 << p.spec.bits) - 1)};
 }
-Parameter get(const Block& p, int64_t row, int64_t window, int) {
-  const int64_t first = window * Block::kColumns;
-  return {first, first + Block::kColumns, p.scale(window, row), -kLargestF16, kLargestF16};
+Parameter get(const Block& p, int64_t row, int64_t window, int index) {
+  const int64_t columns = traits(p.spec).columns, first = window * columns;
+  return {first, first + columns, (index == 0 ? p.scale : p.min)(window, row), -kLargestF16, kLargestF16};
 }
 Parameter get(const SuperBlock& p, int64_t row, int64_t window, int index) {
   const SuperBlockTraits& t = traits(p.spec);
@@ -67,13 +68,22 @@ Parameter get(const Codebook& p, int64_t row, int64_t window, int) {
   return {first, first + p.spec.group, p.scale(window, row), lowest_scale(p.spec.scale), highest_scale(p.spec.scale)};
 }
 
+Parameter get(const Lattice& p, int64_t row, int64_t window, int index) {
+  const LatticeTraits& t = traits(p.spec);
+  const int64_t first = window * 256;
+  if (index == 0) return {first, first + 256, p.d(window, row), -kLargestF16, kLargestF16};
+  const int64_t sub = window * t.subs() + index - 1;
+  return {sub * t.sub, (sub + 1) * t.sub, static_cast<float>(p.scale(sub, row)), 0,
+          static_cast<float>(t.highest_scale)};
+}
+
 void put(Affine& p, int64_t row, int64_t window, int index, float x) {
   if (index == 0)
     p.scale(window, row) = x;
   else
     p.zero(window, row) = static_cast<uint8_t>(x);
 }
-void put(Block& p, int64_t row, int64_t window, int, float x) { p.scale(window, row) = x; }
+void put(Block& p, int64_t row, int64_t window, int index, float x) { (index == 0 ? p.scale : p.min)(window, row) = x; }
 void put(SuperBlock& p, int64_t row, int64_t window, int index, float x) {
   const auto [kind, sub] = super_index(p, index);
   const int64_t plane_row = window * (SuperBlock::kColumns / traits(p.spec).sub) + sub;
@@ -95,6 +105,13 @@ void put(SuperBlock& p, int64_t row, int64_t window, int index, float x) {
 
 void put(Codebook& p, int64_t row, int64_t window, int, float x) { p.scale(window, row) = x; }
 
+void put(Lattice& p, int64_t row, int64_t window, int index, float x) {
+  if (index == 0)
+    p.d(window, row) = x;
+  else
+    p.scale(window * traits(p.spec).subs() + index - 1, row) = static_cast<uint8_t>(x);
+}
+
 // A number within the parameter's range, as it can be stored.
 float stored(const Affine&, int index, float x) { return index == 1 ? std::nearbyint(x) : round_to_f16(x); }
 float stored(const Block&, int, float x) { return round_to_f16(x); }
@@ -102,6 +119,7 @@ float stored(const SuperBlock& p, int index, float x) {
   const auto kind = super_index(p, index).kind;
   return kind == SuperIndex::scale || kind == SuperIndex::min ? std::nearbyint(x) : round_to_f16(x);
 }
+float stored(const Lattice&, int index, float x) { return index == 0 ? round_to_f16(x) : std::nearbyint(x); }
 float stored(const Codebook& p, int, float x) { return stored_scale(p.spec.scale, x); }
 
 // Derivative of one value, given its level: value = scale · level - min.
@@ -112,7 +130,12 @@ Slope slope(const Affine& p, int64_t row, int64_t col, int index) {
   if (index == 0) return {1, 0};
   return {0, -p.scale(col / p.spec.group, row)};
 }
-Slope slope(const Block&, int64_t, int64_t, int) { return {1, 0}; }
+Slope slope(const Block&, int64_t, int64_t, int index) { return index == 0 ? Slope{1, 0} : Slope{0, -1}; }
+Slope slope(const Lattice& p, int64_t row, int64_t col, int index) {
+  const LatticeTraits& t = traits(p.spec);
+  if (index == 0) return {t.multiple(p.scale(col / t.sub, row)), 0};
+  return {2 * t.unit * p.d(col / 256, row), 0};
+}
 Slope slope(const Codebook&, int64_t, int64_t, int) { return {1, 0}; }
 Slope slope(const SuperBlock& p, int64_t row, int64_t col, int index) {
   const int64_t block = col / SuperBlock::kColumns, sub = col / traits(p.spec).sub;

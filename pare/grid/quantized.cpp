@@ -20,6 +20,40 @@ uint8_t nearest_code(const Line& line, int top, float x) {
   return static_cast<uint8_t>(std::nearbyint(level) + line.zero);
 }
 
+// Whether the codes of a step have the shift that their run has.
+bool shift_fits(const Lattice& p, int64_t row, int64_t first, const uint8_t* together) {
+  const LatticeTraits& t = traits(p.spec);
+  return !t.shift_per_run || (minus_of(t, together, 1) == 0) == (p.shift(first / t.sub, row) != 0);
+}
+
+uint8_t nearest_beside(const Lattice& p, const Line& line, const uint8_t* step_codes, int64_t row, int64_t col,
+                       float x) {
+  const LatticeTraits& t = traits(p.spec);
+  const int64_t at = col % t.step;
+  uint8_t together[8];
+  std::copy_n(step_codes, t.step, together);
+  uint8_t best = together[at];
+  float least = std::abs(x - line.value(best));
+  for (int code = 0; code < t.table().count; ++code) {
+    together[at] = static_cast<uint8_t>(code);
+    const float miss = std::abs(x - line.value(together[at]));
+    if (!(miss < least) || !holds(t, together) || !shift_fits(p, row, col - at, together)) continue;
+    best = together[at];
+    least = miss;
+  }
+  return best;
+}
+
+int nearest_ways(const Lattice& p, const Line& line, int64_t row, int64_t col, std::span<const float> values,
+                 std::span<uint8_t> out) {
+  const LatticeTraits& t = traits(p.spec);
+  const float inverse = line.scale == 0 ? 0 : 1 / line.scale;
+  float x[8];
+  for (size_t j = 0; j < values.size(); ++j) x[j] = values[j] * inverse;
+  const int shift = t.shift_per_run ? (p.shift(col / t.sub, row) ? 1 : -1) : 0;
+  return nearest_points(t, {x, values.size()}, shift, static_cast<int>(std::ssize(out)) / t.step, out.data());
+}
+
 // ---- fits
 
 // Buffers of one thread: a window of one strip and what its weights count.
@@ -42,10 +76,13 @@ Scratch& scratch(int64_t columns) {
 void fit_loaded(Params& params, int64_t window, const Strip& strip, const FitHow& how, Scratch& buffers) {
   const int64_t columns = strip.last - strip.first;
   lanes::sanitize(buffers.x.data(), columns);
+  const bool lattice = std::holds_alternative<Lattice>(params);
   if (how.search == Search::error) {
     const float* importance = how.importance.empty() ? nullptr : how.importance.data() + strip.first;
-    const bool larger = how.nearest_follows && std::holds_alternative<SuperBlock>(params);
+    const bool larger = how.nearest_follows && (lattice || std::holds_alternative<SuperBlock>(params));
     lanes::weigh(buffers.x.data(), columns, importance, larger, buffers.importance.data());
+  } else if (lattice) {  // points are found by weighted distance even for a range
+    lanes::weigh(buffers.x.data(), columns, nullptr, false, buffers.importance.data());
   }
   const lanes::Columns c{buffers.x.data(), buffers.importance.data(), columns};
   fit_params(params, window, strip, c, how.search);
@@ -69,15 +106,9 @@ Quantized::Quantized(const Grid& grid, Shape shape) {
 Grid Quantized::grid() const {
   return std::visit([](const auto& p) { return Grid(p.spec); }, params);
 }
-int64_t Quantized::window() const {
-  return std::visit(
-      Overloaded{[](const Affine& p) { return p.spec.group; }, [](const Block&) { return Block::kColumns; },
-                 [](const SuperBlock&) { return SuperBlock::kColumns; },
-                 [](const Codebook& p) { return p.spec.group; }},
-      params);
-}
+int64_t Quantized::window() const { return window_of(grid(), shape().cols); }
 int64_t Quantized::windows() const { return shape().cols / window(); }
-int Quantized::step() const { return 1; }
+int Quantized::step() const { return step_of(grid()); }
 
 void Quantized::fit(int64_t window_index, MatrixView w, const FitHow& how) {
   assert(w.shape() == shape() && window_index < windows());
@@ -106,6 +137,8 @@ void Quantized::fit(const Strip& strip, const FitHow& how) {
 }
 
 void Quantized::round(const Strip& strip) {
+  const auto* lattice = std::get_if<Lattice>(&params);
+  assert(strip.first % step() == 0 && strip.last % step() == 0);
   const int64_t shared = line_columns(params);
   const int top = codes_of(grid()) - 1;
   const LevelTable* table = table_of(grid());
@@ -115,7 +148,10 @@ void Quantized::round(const Strip& strip) {
     gather_lines(params, strip.first_row, strip.rows, col, line);
     const lanes::StripPart part{strip.values + (col - strip.first) * kLanes, end - col, strip.rows,
                                 codes.row(strip.first_row) + col, codes.cols()};
-    if (table)
+    if (lattice)
+      lanes::round_to_lattice(line, traits(lattice->spec),
+                              strip.importance ? strip.importance + (col - strip.first) : nullptr, part);
+    else if (table)
       lanes::round_to_table(line, *table, part);
     else
       lanes::round(line, top, part);
@@ -124,12 +160,18 @@ void Quantized::round(const Strip& strip) {
 }
 
 uint8_t Quantized::nearest(int64_t row, int64_t col, float x) const {
-  return nearest_code(line_at(params, row, col), codes_of(grid()) - 1, x);
+  const Line line = line_at(params, row, col);
+  const auto* lattice = std::get_if<Lattice>(&params);
+  if (!lattice) return nearest_code(line, codes_of(grid()) - 1, x);
+  return nearest_beside(*lattice, line, codes.row(row) + col / step() * step(), row, col, x);
 }
+
 float Quantized::value(int64_t row, int64_t col, uint8_t code) const { return line_at(params, row, col).value(code); }
 
 int Quantized::candidates(int64_t row, int64_t col, std::span<const float> values, std::span<uint8_t> out) const {
   assert(std::ssize(values) == step());
+  if (const auto* lattice = std::get_if<Lattice>(&params))
+    return nearest_ways(*lattice, line_at(params, row, col), row, col, values, out);
   const Line line = line_at(params, row, col);
   const int top = codes_of(grid()) - 1, count = std::min(static_cast<int>(out.size()), top + 1);
   const auto miss = [&](int code) { return std::abs(values[0] - line.value(static_cast<uint8_t>(code))); };

@@ -34,8 +34,9 @@ inline constexpr int kLanes = 16;
 struct Strip {
   float* values = nullptr;
   int64_t first_row = 0;
-  int rows = 0;                 // 1…kLanes; lanes beyond hold anything finite and are not stored
-  int64_t first = 0, last = 0;  // columns [first, last) within one window, multiples of step()
+  int rows = 0;                       // 1…kLanes; lanes beyond hold anything finite and are not stored
+  int64_t first = 0, last = 0;        // columns [first, last) within one window, multiples of step()
+  const float* importance = nullptr;  // of each of these columns, for codes that are chosen together; null: all alike
 };
 
 // Families, fulfilled for one matrix. Parameters are stored window-major (windows x rows): lane = row again.
@@ -45,22 +46,28 @@ struct Affine {
   Plane<uint8_t> zero;  // groups x rows
 };
 struct Block {
-  static constexpr int64_t kColumns = 32;
   BlockSpec spec;
   Plane<float> scale;  // blocks x rows, exact in f16, may be negative
+  Plane<float> min;    // the same; empty where the type has none
 };
 struct SuperBlock {
   static constexpr int64_t kColumns = 256;
   SuperBlockSpec spec;
   Plane<float> d, dmin;  // super-blocks x rows, exact in f16; dmin empty where the type has no mins
-  Plane<int8_t> scale;   // sub-blocks x rows: q4_k 0…63 per 32 columns, q6_k -128…127 per 16
-  Plane<uint8_t> min;    // sub-blocks x rows, 0…63; empty where the type has no mins
+  Plane<int8_t> scale;   // sub-blocks x rows: q4_k 0…63 per 32 columns, q6_k -128…127 per 16, …
+  Plane<uint8_t> min;    // sub-blocks x rows, as large as scales get; empty where the type has no mins
 };
 struct Codebook {
   CodebookSpec spec;   // group resolved: never 0
   Plane<float> scale;  // groups x rows, every value exact in spec.scale
 };
-using Params = std::variant<Affine, Block, SuperBlock, Codebook>;
+struct Lattice {
+  LatticeSpec spec;
+  Plane<float> d;        // super-blocks x rows, exact in f16
+  Plane<uint8_t> scale;  // sub-blocks x rows: the integer s
+  Plane<uint8_t> shift;  // iq1_s: runs of 32 x rows, 1 where levels are moved up; else empty
+};
+using Params = std::variant<Affine, Block, SuperBlock, Codebook, Lattice>;
 
 // One stored parameter of one row's window. All grids are linear in each of them, the codes and others given.
 struct Parameter {
@@ -89,11 +96,13 @@ struct Quantized {
   void fit(const Strip& window, const FitHow& how);
   void round(const Strip& strip);
 
+  // Where codes are chosen together: the nearest of those that may stand beside the others of the step.
   uint8_t nearest(int64_t row, int64_t col, float x) const;
   float value(int64_t row, int64_t col, uint8_t code) const;
   float value(int64_t row, int64_t col) const { return value(row, col, codes(row, col)); }
   void set(int64_t row, int64_t col, uint8_t code) { codes(row, col) = code; }
-  // Up to out.size() codes for step() columns whose values lie closest to `values`, nearest first; returns how many.
+  // Up to out.size() / step() ways to fill step() columns with codes whose values lie closest to `values`, nearest
+  // first, step() codes each; returns how many.
   int candidates(int64_t row, int64_t col, std::span<const float> values, std::span<uint8_t> out) const;
 
   // What a row stores for a window besides codes: index 0 … parameters() - 1.

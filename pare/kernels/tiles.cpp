@@ -29,26 +29,35 @@ struct Family {
     t.run = s.symmetric ? 0 : t.window;
   }
   void operator()(const BlockSpec& s) const {
-    t.bits = s.type == BlockSpec::Type::q4_0 ? 4 : 8;
-    t.window = Block::kColumns;
-    t.fixed_zero = 1 << (t.bits - 1);
+    if (has_mins(s)) return lines(s);
+    set_bits(s);
+    t.window = window_of(s, t.shape.cols);
+    t.fixed_zero = middle_of(s);
   }
   void operator()(const SuperBlockSpec& s) const {
     const bool mins = s.type == SuperBlockSpec::Type::q4_k;
+    if (!mins && s.type != SuperBlockSpec::Type::q6_k) return lines(s);
     t.kind = mins ? TileKind::sub_mins : TileKind::signed_scales;
-    t.bits = mins ? 4 : 6;
+    set_bits(s);
     t.window = SuperBlock::kColumns;
-    t.fixed_zero = mins ? 0 : 32;
-    t.run = mins ? 32 : 16;
+    t.fixed_zero = middle_of(s);
+    t.run = line_columns(s, t.shape.cols);
     t.mins = mins;
   }
-  template <class Spec>
-  void operator()(const Spec& s) const {
+  void operator()(const CodebookSpec& s) const { lines(s); }
+  void operator()(const LatticeSpec& s) const { lines(s); }
+
+ private:
+  void set_bits(const Grid& grid) const {
+    while (1 << t.bits < codes_of(grid)) ++t.bits;
+  }
+  void lines(const Grid& grid) const {
     t.kind = TileKind::lines;
-    t.table = table_of(s);
-    while (1 << t.bits < codes_of(s)) ++t.bits;
-    t.window = line_columns(s, t.shape.cols);
-    t.mins = has_mins(s);
+    set_bits(grid);
+    t.table = table_of(grid);
+    t.fixed_zero = middle_of(grid);
+    t.window = line_columns(grid, t.shape.cols);
+    t.mins = has_mins(grid);
   }
 };
 

@@ -21,8 +21,8 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 // What calibration knows about the input of the linears being solved.
 struct SiteKnowledge {
   InputStatistics statistics;
-  std::vector<float> importance;             // diag(H)
-  std::map<int64_t, HessianFactor> factors;  // by window: matrices on equal windows share one
+  std::vector<float> importance;                             // diag(H)
+  std::map<std::pair<int64_t, int>, HessianFactor> factors;  // by window and step: matrices on equal ones share one
 };
 
 class Pipeline {
@@ -150,10 +150,12 @@ class Pipeline {
       options.fit.nearest_follows = true;
       return round_to_nearest(w, grid, options.fit);
     }
-    const int64_t window = window_of(grid, w.cols());
-    auto factor = knowledge.factors.find(window);
-    if (factor == knowledge.factors.end())
-      factor = knowledge.factors.emplace(window, factor_hessian(knowledge.statistics.hessian, window, options)).first;
+    const std::pair<int64_t, int> together{window_of(grid, w.cols()), step_of(grid)};
+    auto factor = knowledge.factors.find(together);
+    if (factor == knowledge.factors.end()) {
+      HessianFactor made = factor_hessian(knowledge.statistics.hessian, together.first, options, together.second);
+      factor = knowledge.factors.emplace(together, std::move(made)).first;
+    }
     r.damp = factor->second.damp;
     r.dead_columns = static_cast<int64_t>(factor->second.dead.size());
     if (factor->second.attempts > 1)

@@ -31,6 +31,7 @@ Quantized round_to_nearest(MatrixView w, const Grid& grid, const FitHow& how) {
     Strip strip{values.data(), row, static_cast<int>(std::min<int64_t>(kLanes, w.rows - row))};
     for (strip.first = 0; strip.first < w.cols; strip.first = strip.last) {
       strip.last = strip.first + columns;
+      strip.importance = fit.importance.empty() ? nullptr : fit.importance.data() + strip.first;
       load_strip(w, strip);
       q.fit(strip, fit);
       q.round(strip);

@@ -29,7 +29,7 @@ using namespace test;
 using Bytes = std::vector<std::byte>;
 
 // Where a type keeps numbers that may not be infinite or NaN, and which bit patterns would be.
-enum class Number { f16, e8m0, ue4m3 };
+enum class Number { f16, e8m0, ue4m3, f16_in_nibbles };
 struct Type {
   std::string name;
   Number number;
@@ -43,6 +43,23 @@ const std::vector<Type> kTypes = {
     {"q6_k", Number::f16, {208}, "a-q6_k"},
     {"iq4_nl", Number::f16, {0}, "a-iq4_nl"},
     {"mxfp4", Number::e8m0, {0}, "a-mxfp4_moe.pure"},
+    {"q4_1", Number::f16, {0, 2}, "a-q4_1"},
+    {"q5_0", Number::f16, {0}, "a-q5_0"},
+    {"q5_1", Number::f16, {0, 2}, "a-q5_1"},
+    {"q2_0", Number::f16, {0}, "a-q2_0"},
+    {"tq1_0", Number::f16, {52}, "a-tq1_0"},
+    {"tq2_0", Number::f16, {64}, "a-tq2_0"},
+    {"q2_k", Number::f16, {80, 82}, "a-q2_k"},
+    {"q3_k", Number::f16, {108}, "a-q3_k_m"},
+    {"q5_k", Number::f16, {0, 2}, "a-q5_k_m"},
+    {"iq4_xs", Number::f16, {0}, "a-iq4_xs"},
+    {"iq1_s", Number::f16, {0}, "a-iq1_s.imatrix"},
+    {"iq1_m", Number::f16_in_nibbles, {48}, "a-iq1_m.imatrix"},
+    {"iq2_xxs", Number::f16, {0}, "a-iq2_xxs.imatrix"},
+    {"iq2_xs", Number::f16, {0}, "a-iq2_xs.imatrix"},
+    {"iq2_s", Number::f16, {0}, "a-iq2_m.imatrix"},
+    {"iq3_xxs", Number::f16, {0}, "a-iq3_xxs.imatrix"},
+    {"iq3_s", Number::f16, {0}, "a-iq3_s"},
     {"nvfp4", Number::ue4m3, {0, 1, 2, 3}, "a-nvfp4.override"},
     {"q1_0", Number::f16, {0}, "a-q1_0"},
 };
@@ -51,13 +68,27 @@ const std::vector<Type> kTypes = {
 void tame(Number kind, std::byte* at) {
   if (kind == Number::f16 && (at[1] & std::byte{0x7C}) == std::byte{0x7C}) at[1] &= std::byte{0xBF};
   if (kind == Number::e8m0 && at[0] > std::byte{0xFC}) at[0] = std::byte{0xFC};
+  if (kind == Number::f16_in_nibbles) at[7] &= std::byte{0xBF};  // the four top nibbles of eight bytes, lowest first
   if (kind == Number::ue4m3) at[0] &= std::byte{0x77};
+}
+// Not every byte is three or five ternary digits as writers spell them.
+void spell_ternary(const std::string& type, Bytes& bytes) {
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const int byte = std::to_integer<int>(bytes[i]);
+    if (type == "tq1_0" && i % 54 < 52) {
+      const int digits = i % 54 < 48 ? byte % 243 : byte % 81 * 3;
+      bytes[i] = static_cast<std::byte>((digits * 256 + 242) / 243);
+    }
+    if (type == "tq2_0" && i % 66 < 64)
+      bytes[i] = static_cast<std::byte>(byte & ~(byte >> 1 & 0x55));  // no pair of ones
+  }
 }
 // Bit patterns that are no finite number.
 std::vector<Bytes> broken(Number kind) {
   const auto b = [](int x) { return static_cast<std::byte>(x); };
   if (kind == Number::f16) return {{b(0), b(0x7C)}, {b(0), b(0xFC)}, {b(0), b(0x7E)}};
   if (kind == Number::e8m0) return {{b(0xFF)}};
+  if (kind == Number::f16_in_nibbles) return {{b(0), b(0), b(0), b(0), b(0), b(0xC0), b(0), b(0x70)}};
   return {{b(0x80)}, {b(0xFF)}};
 }
 
@@ -74,6 +105,16 @@ Quantized decoded(const std::string& type, Shape s, std::span<const std::byte> b
 }
 
 // ---- the second reader
+
+// Whether the second reader can know the type's values.
+bool has_codebook(const std::string& type) {
+  const bool lattice = step_of(grid_named(type)) > 1;
+  if (!lattice) return true;
+  const auto path = shared("formats/iq_grids.txt");
+  if (!std::filesystem::exists(path)) return false;
+  static const bool read = (read_codebooks(path.string()), true);
+  return read;
+}
 
 Matrix read_again(const std::string& type, Shape s, const Bytes& bytes) {
   const GgmlTypeInfo& info = type_of(type);
@@ -116,8 +157,9 @@ TEST(GgufBlocks, AnyFiniteBytesSurvive) {
     for (std::byte& b : bytes) b = static_cast<std::byte>(random());
     for (size_t block = 0; block < bytes.size(); block += static_cast<size_t>(info.bytes))
       for (const int64_t i : at) tame(number, &bytes[block + static_cast<size_t>(i)]);
+    spell_ternary(type, bytes);
     const Quantized q = decoded(type, s, bytes);
-    expect_same_bits(dequantize(q), read_again(type, s, bytes));
+    if (has_codebook(type)) expect_same_bits(dequantize(q), read_again(type, s, bytes));
     EXPECT_EQ(encoded(q), bytes) << type;
   }
 }
@@ -130,7 +172,7 @@ TEST(GgufBlocks, WrittenMatricesReadTheSame) {
     const Quantized back = decoded(type, w.shape(), bytes);
     EXPECT_EQ(back.codes, q.codes);
     expect_same_bits(dequantize(back), dequantize(q));
-    expect_same_bits(read_again(type, w.shape(), bytes), dequantize(q));
+    if (has_codebook(type)) expect_same_bits(read_again(type, w.shape(), bytes), dequantize(q));
   }
 }
 
@@ -169,6 +211,13 @@ TEST(GgufBlocks, RefusesBrokenScalesAndSizes) {
     EXPECT_THAT(refusal(type, {2, 512}, Bytes(good.size() - 1)), testing::HasSubstr("blk.0.test"));
     EXPECT_THAT(refusal(type, {2, 500}, good), testing::HasSubstr("blk.0.test"));
   }
+}
+
+TEST(GgufBlocks, RefusesCodesThatStandForNothing) {
+  Bytes bytes(66 * 2);
+  bytes[66 + 40] = std::byte{0x30};  // row 1, bits 4 and 5 of byte 40: weight 128 + 64 + 8
+  EXPECT_THAT(refusal("tq2_0", {2, 256}, bytes),
+              testing::AllOf(testing::HasSubstr("row 1, column 200"), testing::HasSubstr("0 to 2")));
 }
 
 // ---- the reference's vectors
@@ -223,6 +272,7 @@ TEST(GgufBlocks, ReadsTheReferencesVectors) {
   const std::vector<float> importance = golden_importance();
   for (const auto& [type, number, at, file] : kTypes)
     for (const char* kind : {" plain", " imatrix"}) {
+      if (!rows.contains(type + kind)) continue;  // some types exist with importance only
       const GoldenRow& row = rows.at(type + kind);
       const Quantized q = decoded(type, {1, 256}, row.bytes);
       const Matrix y = dequantize(q);
@@ -243,7 +293,9 @@ TEST(GgufBlocks, SearchesAreNoWorseThanTheReferences) {
   for (const auto& [type, number, at, file] : kTypes) {
     const Matrix plain = dequantize(quantized(grid_named(type), x, {}));
     const Matrix weighted = dequantize(quantized(grid_named(type), x, {Search::error, importance, false}));
-    EXPECT_LE(squared_error(x, plain) / 256, rows.at(type + " plain").mse * 1.0001) << type;
+    if (rows.contains(type + " plain")) {
+      EXPECT_LE(squared_error(x, plain) / 256, rows.at(type + " plain").mse * 1.0001) << type;
+    }
     EXPECT_LE(squared_error(x, weighted, importance) / 256, rows.at(type + " imatrix").weighted * 1.0001) << type;
     RecordProperty(type,
                    std::to_string(squared_error(x, weighted, importance) / 256 / rows.at(type + " imatrix").weighted));

@@ -22,6 +22,13 @@ inline std::vector<Grid> all_grids() {
   return grids;
 }
 
+inline std::vector<Grid> grids_of_step(bool one) {
+  std::vector<Grid> grids;
+  for (const Grid& grid : all_grids())
+    if ((step_of(grid) == 1) == one) grids.push_back(grid);
+  return grids;
+}
+
 struct GridLabel {
   template <class Info>
   std::string operator()(const Info& of) const {
@@ -59,13 +66,14 @@ inline void fit_all(Quantized& q, MatrixView w, const FitHow& how) {
 }
 
 // Rounds every window through strips and returns the strips' values put together.
-inline Matrix round_all(Quantized& q, MatrixView w) {
+inline Matrix round_all(Quantized& q, MatrixView w, std::span<const float> importance = {}) {
   Matrix out(w.rows, w.cols);
   std::vector<float> lanes(static_cast<size_t>(q.window() * kLanes));
   for (int64_t row = 0; row < w.rows; row += kLanes)
     for (int64_t first = 0; first < w.cols; first += q.window()) {
       const int rows = static_cast<int>(std::min<int64_t>(kLanes, w.rows - row));
       Strip strip{lanes.data(), row, rows, first, first + q.window()};
+      if (!importance.empty()) strip.importance = importance.data() + first;
       load_strip(w, strip);
       q.round(strip);
       store_strip(strip, out.data(), out.cols());
@@ -76,7 +84,7 @@ inline Matrix round_all(Quantized& q, MatrixView w) {
 inline Quantized quantized(const Grid& grid, MatrixView w, const FitHow& how) {
   Quantized q(grid, w.shape());
   fit_all(q, w, how);
-  round_all(q, w);
+  round_all(q, w, how.importance);
   return q;
 }
 

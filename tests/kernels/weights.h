@@ -57,18 +57,24 @@ inline Quantized random_quantized(const Grid& grid, Shape shape, bool ordered, R
     fill(p->scale, random);
     if (!p->spec.symmetric) fill(p->zero, random, p->spec.lowest_zero, top);
   } else if (auto* b = std::get_if<Block>(&q.params)) {
-    if (b->spec.type == BlockSpec::Type::q4_0) top = 15;
+    top = codes_of(grid) - 1;
     fill(b->scale, random);
+    fill(b->min, random);
   } else if (auto* t = std::get_if<Codebook>(&q.params)) {
     top = codes_of(grid) - 1;
     for (float& x : t->scale.values()) x = stored_scale(t->spec.scale, random_scale(random));
+  } else if (auto* l = std::get_if<Lattice>(&q.params)) {
+    top = codes_of(grid) - 1;
+    fill(l->d, random);
+    fill(l->scale, random, 0, static_cast<int>(q.parameter(0, 0, 1).highest));
   } else {
     auto& s = std::get<SuperBlock>(q.params);
-    const bool mins = s.spec.type == SuperBlockSpec::Type::q4_k;
-    top = mins ? 15 : 63;
+    top = codes_of(grid) - 1;
     fill(s.d, random);
-    fill(s.scale, random, mins ? 0 : -128, mins ? 63 : 127);
-    if (mins) fill(s.dmin, random), fill(s.min, random, 0, 63);
+    const int first_scale = has_mins(grid) ? 2 : 1;  // among the parameters, after the super-scales
+    const Parameter sub = q.parameter(0, 0, first_scale);
+    fill(s.scale, random, static_cast<int>(sub.lowest), static_cast<int>(sub.highest));
+    if (has_mins(grid)) fill(s.dmin, random), fill(s.min, random, 0, static_cast<int>(sub.highest));
   }
   fill(q.codes, random, 0, top);
   if (ordered) {

@@ -1,6 +1,7 @@
 #include "tests/readers/second_blocks.h"
 
 #include <map>
+#include <sstream>
 #include <stdexcept>
 
 #include "tests/readers/second_bytes.h"
@@ -145,15 +146,113 @@ float tq1_0_value(const std::string& b, int e) {
 // | two bits, 64 bytes | d f16 |
 float tq2_0_value(const std::string& b, int e) { return f16_at(b, 64) * real(pair_at(b, 0, e) - 1); }
 
+// ---- codebooks
+
+// Name -> points, each the levels of its columns.
+std::map<std::string, std::vector<std::vector<int>>>& codebooks() {
+  static std::map<std::string, std::vector<std::vector<int>>> books;
+  return books;
+}
+int in_book(const std::string& name, int point, int column) {
+  const auto at = codebooks().find(name);
+  if (at == codebooks().end()) throw std::runtime_error("codebook " + name + " has not been read");
+  return at->second.at(static_cast<size_t>(point)).at(static_cast<size_t>(column));
+}
+
+uint32_t dword_at(const std::string& b, int i) {
+  return static_cast<uint32_t>(word_at(b, i)) | static_cast<uint32_t>(word_at(b, i + 2)) << 16;
+}
+// Seven bits name eight signs: an even number of them is minus.
+float even_sign(uint32_t seven, int j) {
+  uint32_t ones = 0;
+  for (int i = 0; i < 7; ++i) ones += seven >> i & 1;
+  const uint32_t bit = j < 7 ? seven >> j & 1 : ones % 2;
+  return bit ? -1.0f : 1.0f;
+}
+float sign_at(const std::string& b, int at, int e) { return byte_at(b, at + e / 8) >> e % 8 & 1 ? -1.0f : 1.0f; }
+
+float iq2_xxs_value(const std::string& b, int e) {
+  const int run = 2 + 8 * (e / 32), l = e % 32 / 8;
+  const uint32_t a = dword_at(b, run + 4);
+  const float scale = f16_at(b, 0) * (0.5f + static_cast<float>(a >> 28)) * 0.25f;
+  return scale * real(in_book("iq2xxs_grid", byte_at(b, run + l), e % 8)) * even_sign(a >> 7 * l & 127, e % 8);
+}
+float iq2_xs_value(const std::string& b, int e) {
+  const int v = word_at(b, 2 + 2 * (e / 8)), s = byte_at(b, 66 + e / 32) >> (e % 32 < 16 ? 0 : 4) & 15;
+  const float scale = f16_at(b, 0) * (0.5f + real(s)) * 0.25f;
+  return scale * real(in_book("iq2xs_grid", v & 511, e % 8)) * even_sign(static_cast<uint32_t>(v >> 9), e % 8);
+}
+float iq2_s_value(const std::string& b, int e) {
+  const int g = e / 32, l = e % 32 / 8, high = byte_at(b, 66 + g) >> 2 * l & 3;
+  const int s = byte_at(b, 74 + g) >> (l < 2 ? 0 : 4) & 15;
+  const float scale = f16_at(b, 0) * (0.5f + real(s)) * 0.25f;
+  return scale * real(in_book("iq2s_grid", byte_at(b, 2 + e / 8) + 256 * high, e % 8)) * sign_at(b, 34, e);
+}
+float iq3_xxs_value(const std::string& b, int e) {
+  const uint32_t a = dword_at(b, 66 + 4 * (e / 32));
+  const float scale = f16_at(b, 0) * (0.5f + static_cast<float>(a >> 28)) * 0.5f;
+  return scale * real(in_book("iq3xxs_grid", byte_at(b, 2 + e / 4), e % 4)) *
+         even_sign(a >> 7 * (e % 32 / 8) & 127, e % 8);
+}
+float iq3_s_value(const std::string& b, int e) {
+  const int g = e / 32, ninth = byte_at(b, 66 + g) >> (e % 32 / 4) & 1,
+            s = byte_at(b, 106 + g / 2) >> (g % 2 ? 4 : 0) & 15;
+  const float scale = f16_at(b, 0) * real(1 + 2 * s);
+  return scale * real(in_book("iq3s_grid", byte_at(b, 2 + e / 4) + 256 * ninth, e % 4)) * sign_at(b, 74, e);
+}
+float iq1_s_value(const std::string& b, int e) {
+  const int h = word_at(b, 34 + 2 * (e / 32)), point = byte_at(b, 2 + e / 8) + 256 * (h >> 3 * (e % 32 / 8) & 7);
+  const float scale = f16_at(b, 0) * real(2 * (h >> 12 & 7) + 1);
+  return scale * (real(in_book("iq1s_grid", point, e % 8)) + (h >> 15 ? -0.125f : 0.125f));
+}
+float iq1_m_value(const std::string& b, int e) {
+  const int g = e / 32, l = e % 32 / 8, n = byte_at(b, 32 + e / 16) >> (l % 2 ? 4 : 0) & 15;
+  int d = 0;
+  for (int i = 0; i < 4; ++i) d |= word_at(b, 48 + 2 * i) >> 12 << 4 * i;
+  const int s = word_at(b, 48 + 2 * (g / 2)) >> (6 * (g % 2) + 3 * (l / 2)) & 7;
+  const float scale = f16_value(d) * real(2 * s + 1), moved = n & 8 ? -0.125f : 0.125f;
+  return scale * (real(in_book("iq1s_grid", byte_at(b, e / 8) + 256 * (n & 7), e % 8)) + moved);
+}
+
 }  // namespace
+
+// "<name> <entries> <components> <bits> values=<levels>", then hexadecimal words: indices of levels, first lowest.
+void read_codebooks(const std::string& path) {
+  std::istringstream in(whole_file(path));
+  std::string line, name;
+  std::vector<int> levels;
+  int components = 0, bits = 0;
+  while (std::getline(in, line)) {
+    if (line.empty() || line[0] == '#') continue;
+    std::istringstream words(line);
+    if (const auto at = line.find("values="); at != std::string::npos) {
+      int entries = 0;
+      words >> name >> entries >> components >> bits;
+      levels.clear();
+      std::istringstream list(line.substr(at + 7));
+      for (std::string level; std::getline(list, level, ',');) levels.push_back(std::stoi(level));
+      codebooks()[name].clear();
+      continue;
+    }
+    for (std::string hex; words >> hex;) {
+      const int word = std::stoi(hex, nullptr, 16);
+      std::vector<int> point;
+      for (int j = 0; j < components; ++j)
+        point.push_back(levels.at(static_cast<size_t>(word >> bits * j & ((1 << bits) - 1))));
+      codebooks()[name].push_back(point);
+    }
+  }
+}
 
 float block_value(const std::string& type, const std::string& block, int e) {
   static const std::map<std::string, float (*)(const std::string&, int)> kValues = {
-      {"q4_0", q4_0_value},   {"q4_1", q4_1_value},     {"q5_0", q5_0_value},   {"q5_1", q5_1_value},
-      {"q8_0", q8_0_value},   {"iq4_nl", iq4_nl_value}, {"mxfp4", mxfp4_value}, {"nvfp4", nvfp4_value},
-      {"q1_0", q1_0_value},   {"q2_0", q2_0_value},     {"q2_k", q2_k_value},   {"q3_k", q3_k_value},
-      {"q4_k", q4_k_value},   {"q5_k", q5_k_value},     {"q6_k", q6_k_value},   {"iq4_xs", iq4_xs_value},
-      {"tq1_0", tq1_0_value}, {"tq2_0", tq2_0_value}};
+      {"q4_0", q4_0_value},   {"q4_1", q4_1_value},       {"q5_0", q5_0_value},       {"q5_1", q5_1_value},
+      {"q8_0", q8_0_value},   {"iq4_nl", iq4_nl_value},   {"mxfp4", mxfp4_value},     {"nvfp4", nvfp4_value},
+      {"q1_0", q1_0_value},   {"q2_0", q2_0_value},       {"q2_k", q2_k_value},       {"q3_k", q3_k_value},
+      {"q4_k", q4_k_value},   {"q5_k", q5_k_value},       {"q6_k", q6_k_value},       {"iq4_xs", iq4_xs_value},
+      {"iq1_s", iq1_s_value}, {"iq1_m", iq1_m_value},     {"iq2_xxs", iq2_xxs_value}, {"iq2_xs", iq2_xs_value},
+      {"iq2_s", iq2_s_value}, {"iq3_xxs", iq3_xxs_value}, {"iq3_s", iq3_s_value},     {"tq1_0", tq1_0_value},
+      {"tq2_0", tq2_0_value}};
   const auto at = kValues.find(type);
   if (at == kValues.end()) throw std::runtime_error("no values for type " + type);
   return at->second(block, e);

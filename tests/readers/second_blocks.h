@@ -5,6 +5,9 @@
 
 namespace pare::test {
 
+// IQ types need the codebooks of formats/iq_grids.txt, read once.
+void read_codebooks(const std::string& path);
+
 // The value of weight e of one block of a GGUF type ("q4_k"); throws std::runtime_error for a type it does not know.
 float block_value(const std::string& type, const std::string& block, int e);
 
