@@ -149,7 +149,7 @@ void fit_block_line(const Columns& c, const BlockTraits& t, Search search, Block
     ScaleAndMin line{to_f16(range.scale), to_f16(range.min)};
     if (search == Search::error) {
       ScaleAndMin found = range;
-      for (int round = 0; round < 3; ++round) {  // again around what was found: another min leads to other codes
+      for (int round = 0; round < 2; ++round) {  // again around what was found: another min leads to other codes
         found = search_line(c, lane, found, top, false, kBlockStarts);
         const ScaleAndMin stored{to_f16(found.scale), to_f16(found.min)};
         const M better = hn::Lt(error(stored), error(line));

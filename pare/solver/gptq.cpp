@@ -57,6 +57,8 @@ class Feedback {
 
  private:
   void fit_originals(const Matrix& w);
+  std::vector<float> importance_in_steps() const;
+  void wanted_of_step(int64_t p, const Lanes* x, const Lanes* original, Lanes* wanted) const;
   void collect(Range columns, Range from);
   void round(Range block);
   double round_strip(int64_t first_row, Range block);
@@ -73,13 +75,14 @@ class Feedback {
   const GptqOptions& options_;
   Quantized q_;
   FitHow how_;
-  std::vector<float> importance_;  // by place
-  std::vector<int32_t> place_;     // position -> place; empty: the same
-  bool on_the_way_ = false;        // windows are fitted when their turn comes, at multiples of window()
-  Matrix weights_;                 // by position: the original weights, and d of columns that are rounded
-  Matrix panel_;                   // x of the present panel
-  int64_t panel_first_ = 0;        // its first position
-  std::vector<double> loss_;       // per strip
+  std::vector<float> importance_;          // by place
+  std::vector<float> importance_in_step_;  // by position, where columns are rounded together
+  std::vector<int32_t> place_;             // position -> place; empty: the same
+  bool on_the_way_ = false;                // windows are fitted when their turn comes, at multiples of window()
+  Matrix weights_;                         // by position: the original weights, and d of columns that are rounded
+  Matrix panel_;                           // x of the present panel
+  int64_t panel_first_ = 0;                // its first position
+  std::vector<double> loss_;               // per strip
 };
 
 Feedback::Feedback(Matrix w, const HessianFactor& factor, const Grid& grid, const GptqOptions& options)
@@ -101,6 +104,7 @@ Feedback::Feedback(Matrix w, const HessianFactor& factor, const Grid& grid, cons
   } else {
     place_ = factor.order;
   }
+  importance_in_step_ = importance_in_steps();
   on_the_way_ = fits_on_the_way();
   if (!on_the_way_) fit_originals(w);
   weights_ = factor.order.empty() ? std::move(w) : take_columns(w, factor.order);
@@ -188,13 +192,39 @@ double Feedback::round_strip(int64_t first_row, Range block) {
       [&](int64_t p) {
         if (on_the_way_ && p % q_.window() == 0)
           fit_window(p, &x[at(p)], &original[at(p)], {nullptr, first_row, rows}, window);
-        std::copy_n(&x[at(p)], q_.step(), &stored[at(p)]);
-        q_.round({stored[at(p)].v, first_row, rows, place(p), place(p) + q_.step()});
-        return &stored[at(p)];
+        Lanes* step = &stored[at(p)];
+        wanted_of_step(p, &x[at(p)], &original[at(p)], step);
+        q_.round(
+            {step->v, first_row, rows, place(p), place(p) + q_.step(), &importance_in_step_[static_cast<size_t>(p)]});
+        return step;
       },
       lost.data());
   store_strip(from_weights, weights_.data(), weights_.cols());
   return sum_of_squares(lost, rows);
+}
+
+// What a step's columns are rounded from together: each as if those before it in the step were stored exactly.
+void Feedback::wanted_of_step(int64_t p, const Lanes* x, const Lanes* original, Lanes* wanted) const {
+  const int step = q_.step();
+  std::copy_n(x, step, wanted);
+  for (int i = 0; i + 1 < step; ++i) {
+    Lanes difference;
+    scaled_difference(original[i], wanted[i], 1, difference);
+    feed_back(&difference, 1, factor_.feedback.row(p + i) + p + i + 1, 0, step - i - 1, wanted + i + 1);
+  }
+}
+
+// How much an error of each column counts among those of its step, by position: with U the step's block of R, an error
+// e costs e U Uᵀ eᵀ; of that, the diagonal.
+std::vector<float> Feedback::importance_in_steps() const {
+  const int64_t cols = q_.shape().cols, step = q_.step();
+  std::vector<float> importance(static_cast<size_t>(cols), 0.0f);
+  for (int64_t p = 0; p < cols; ++p)
+    for (int64_t k = p; k < (p / step + 1) * step; ++k) {
+      const float r = (k == p ? 1.0f : factor_.feedback(p, k)) * factor_.scale[static_cast<size_t>(k)];
+      importance[static_cast<size_t>(p)] += r * r;
+    }
+  return importance;
 }
 
 // Takes columns in turn. stored(p) says what becomes of the step of columns that begins at p, from its `x`, which then
