@@ -14,14 +14,16 @@ std::vector<float> InputStatistics::mean_square() const {
   return out;
 }
 
-InputStatistics measure_site(const Decoder& model, int layer, Site site, std::span<const Matrix> hidden) {
+namespace {
+
+InputStatistics sum_inputs(const Decoder& model, int layer, Tap tap, std::span<const Matrix> hidden, bool all_tokens) {
   InputStatistics out;
   const auto count = static_cast<int64_t>(hidden.size()), batch = static_cast<int64_t>(threads());
   for (int64_t first = 0; first < count; first += batch) {
     check_interrupt();
     std::vector<Matrix> inputs(static_cast<size_t>(std::min(batch, count - first)));
     parallel_for(static_cast<int64_t>(inputs.size()), [&](int64_t i) {
-      inputs[static_cast<size_t>(i)] = model.site_input(layer, site, hidden[static_cast<size_t>(first + i)]);
+      inputs[static_cast<size_t>(i)] = model.tap_input(layer, tap, hidden[static_cast<size_t>(first + i)], all_tokens);
     });
     for (const Matrix& x : inputs) {
       if (out.hessian.empty()) out.hessian = Matrix(x.cols(), x.cols());
@@ -29,6 +31,16 @@ InputStatistics measure_site(const Decoder& model, int layer, Site site, std::sp
       out.tokens += x.rows();
     }
   }
+  return out;
+}
+
+}  // namespace
+
+InputStatistics measure_tap(const Decoder& model, int layer, Tap tap, std::span<const Matrix> hidden) {
+  InputStatistics out = sum_inputs(model, layer, tap, hidden, false);
+  const int64_t visits = out.tokens;
+  if (tap.expert >= 0 && visits < kFewestExpertTokens) out = sum_inputs(model, layer, tap, hidden, true);
+  out.visits = visits;
   const float scale = 1.0f / static_cast<float>(std::max<int64_t>(1, out.tokens));
   parallel_for(out.hessian.rows(), [&](int64_t r) {
     for (int64_t c = 0; c <= r; ++c) out.hessian(r, c) *= scale;

@@ -16,7 +16,7 @@ namespace {
 const std::vector<Arch>& table() {
   static const std::vector<Arch> archs = [] {
     std::vector<Arch> all;
-    for (const auto family : {llama_family, gpt_family})
+    for (const auto family : {llama_family, moe_family, gpt_family})
       for (Arch& arch : family()) all.push_back(std::move(arch));
     return all;
   }();
@@ -36,21 +36,41 @@ constexpr std::string_view kRoleNames[] = {"token_embedding",
                                            "o",
                                            "q_norm",
                                            "k_norm",
+                                           "q_a",
+                                           "q_a_norm",
+                                           "q_b",
+                                           "kv_a",
+                                           "kv_a_norm",
+                                           "kv_b",
                                            "attn_post_norm",
                                            "ffn_norm",
                                            "gate",
                                            "up",
                                            "gate_up",
                                            "down",
+                                           "router",
+                                           "router_correction",
+                                           "expert_gate",
+                                           "expert_up",
+                                           "expert_down",
+                                           "shared_router",
+                                           "shared_gate",
+                                           "shared_up",
+                                           "shared_down",
                                            "ffn_post_norm",
                                            "final_norm",
                                            "head"};
-constexpr std::string_view kSiteNames[] = {"attn_in", "attn_out", "ffn_in", "ffn_out"};
+constexpr std::string_view kSiteNames[] = {"attn_in", "q_latent", "kv_latent", "attn_out",
+                                           "ffn_in",  "ffn_out",  "shared_out"};
 
 }  // namespace
 
 std::string_view name_of(Role role) { return kRoleNames[static_cast<size_t>(role)]; }
 std::string_view name_of(Site site) { return kSiteNames[static_cast<size_t>(site)]; }
+
+bool is_in_attention(Site site) { return site <= Site::attn_out; }
+
+bool is_per_expert(const TensorName& tensor) { return tensor.hf.find("{expert}") != std::string_view::npos; }
 
 std::optional<Site> site_of(Role role) {
   switch (role) {
@@ -58,15 +78,28 @@ std::optional<Site> site_of(Role role) {
     case Role::k:
     case Role::v:
     case Role::qkv:
+    case Role::q_a:
+    case Role::kv_a:
       return Site::attn_in;
+    case Role::q_b:
+      return Site::q_latent;
+    case Role::kv_b:
+      return Site::kv_latent;
     case Role::o:
       return Site::attn_out;
     case Role::gate:
     case Role::up:
     case Role::gate_up:
+    case Role::expert_gate:
+    case Role::expert_up:
+    case Role::shared_gate:
+    case Role::shared_up:
       return Site::ffn_in;
     case Role::down:
+    case Role::expert_down:
       return Site::ffn_out;
+    case Role::shared_down:
+      return Site::shared_out;
     default:
       return std::nullopt;
   }
@@ -82,6 +115,9 @@ bool is_norm(Role role) {
     case Role::final_norm:
     case Role::q_norm:
     case Role::k_norm:
+    case Role::q_a_norm:
+    case Role::kv_a_norm:
+    case Role::router_correction:
       return true;
     default:
       return false;
@@ -128,11 +164,13 @@ bool has_bias(const Config& config, const TensorName& tensor) {
       return config.attention_bias;
     case Bias::mlp:
       return config.mlp_bias;
+    case Bias::head:
+      return config.head_bias;
   }
   return false;
 }
 
-bool has_tensor(const Config& config, const TensorName& tensor) {
+bool has_tensor(const Config& config, const TensorName& tensor, int layer) {
   if (tensor.present && !tensor.present(config)) return false;
   if (is_norm(tensor.role) && !config.norm_weights) return false;
   switch (tensor.role) {
@@ -148,6 +186,30 @@ bool has_tensor(const Config& config, const TensorName& tensor) {
     case Role::q_norm:
     case Role::k_norm:
       return config.qk_norm != QkNorm::none;
+    case Role::q:
+      return !config.latent || config.latent->q_rank == 0;
+    case Role::q_a:
+    case Role::q_a_norm:
+    case Role::q_b:
+      return config.latent && config.latent->q_rank > 0;
+    case Role::gate:
+    case Role::up:
+    case Role::gate_up:
+    case Role::down:
+      return layer < 0 || !config.has_experts(layer);
+    case Role::router_correction:
+      return config.has_experts(layer) && config.moe->corrected;
+    case Role::router:
+    case Role::expert_gate:
+    case Role::expert_up:
+    case Role::expert_down:
+      return config.has_experts(layer);
+    case Role::shared_router:
+      return config.has_experts(layer) && config.moe->shared_gate;
+    case Role::shared_gate:
+    case Role::shared_up:
+    case Role::shared_down:
+      return config.has_experts(layer) && config.moe->shared_ffn > 0;
     default:
       return true;
   }
@@ -175,26 +237,31 @@ std::string_view TensorNames::pattern(const TensorName& tensor) const {
   return tensor.hf.starts_with(arch_->base_prefix) ? tensor.hf.substr(dropped_) : tensor.hf;
 }
 
-std::string TensorNames::base(const TensorName& tensor, int layer) const {
+std::string TensorNames::base(const TensorName& tensor, int layer, int expert) const {
   std::string out(pattern(tensor));
-  if (const size_t at = out.find("{}"); at != std::string::npos) out.replace(at, 2, std::to_string(layer));
+  const auto fill = [&](std::string_view mark, int number) {
+    if (const size_t at = out.find(mark); at != std::string::npos) out.replace(at, mark.size(), std::to_string(number));
+  };
+  fill("{}", layer);
+  fill("{expert}", expert);
   return out;
 }
 
 namespace {
 
-// Whether a name fits a pattern with "{}" and "{head}" standing for numbers; the first number goes to `layer`.
-bool fits(std::string_view pattern, std::string_view name, int& layer) {
-  layer = -1;
+// Whether a name fits a pattern in which "{}" stands for a layer and another mark for a part.
+bool fits(std::string_view pattern, std::string_view name, int& layer, int& part) {
+  layer = part = -1;
   for (size_t open; (open = pattern.find('{')) != std::string_view::npos;) {
     if (name.substr(0, open) != pattern.substr(0, open)) return false;
     name.remove_prefix(open);
+    const bool is_layer = pattern[open + 1] == '}';
     pattern.remove_prefix(pattern.find('}') + 1);
     int number = 0;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
     if (error != std::errc() || number < 0) return false;
     name.remove_prefix(static_cast<size_t>(end - name.data()));
-    if (layer < 0) layer = number;
+    (is_layer ? layer : part) = number;
   }
   return name == pattern;
 }
@@ -202,12 +269,12 @@ bool fits(std::string_view pattern, std::string_view name, int& layer) {
 }  // namespace
 
 std::optional<TensorNames::Place> TensorNames::place(std::string_view name) const {
-  const bool weight = name.ends_with(".weight");
-  if (!weight && !name.ends_with(".bias")) return std::nullopt;
-  const std::string_view wanted = name.substr(0, name.rfind('.'));
+  const bool weight = name.ends_with(".weight"), bias = name.ends_with(".bias");
   for (const TensorName& t : arch_->tensors) {
     const std::string_view p = pattern(t);
-    if (int layer = -1; !p.empty() && fits(p, wanted, layer)) return Place{&t, layer, weight};
+    if (p.empty() || (!t.bare && !weight && !bias)) continue;
+    Place place{&t, -1, -1, t.bare || weight};
+    if (fits(p, t.bare ? name : name.substr(0, name.rfind('.')), place.layer, place.part)) return place;
   }
   return std::nullopt;
 }

@@ -24,12 +24,27 @@ enum class Role : uint8_t {
   o,
   q_norm,
   k_norm,
+  q_a,  // latent attention: down to the narrow width, its norm, and up
+  q_a_norm,
+  q_b,
+  kv_a,
+  kv_a_norm,
+  kv_b,
   attn_post_norm,
   ffn_norm,
   gate,
   up,
   gate_up,
   down,
+  router,
+  router_correction,
+  expert_gate,
+  expert_up,
+  expert_down,
+  shared_router,
+  shared_gate,
+  shared_up,
+  shared_down,
   ffn_post_norm,
   final_norm,
   head,
@@ -38,8 +53,10 @@ std::string_view name_of(Role role);
 
 // The input that a linear layer reads; linears of one site share one Hessian. In the order in which a block computes
 // them.
-enum class Site : uint8_t { attn_in, attn_out, ffn_in, ffn_out };
-inline constexpr Site kSites[] = {Site::attn_in, Site::attn_out, Site::ffn_in, Site::ffn_out};
+enum class Site : uint8_t { attn_in, q_latent, kv_latent, attn_out, ffn_in, ffn_out, shared_out };
+inline constexpr Site kSites[] = {Site::attn_in, Site::q_latent, Site::kv_latent, Site::attn_out,
+                                  Site::ffn_in,  Site::ffn_out,  Site::shared_out};
+bool is_in_attention(Site site);
 std::string_view name_of(Site site);
 std::optional<Site> site_of(Role role);  // nullopt: no linear of a block
 bool is_norm(Role role);                 // a vector, kept in f32
@@ -47,8 +64,9 @@ bool is_norm(Role role);                 // a vector, kept in f32
 // How GGUF orders the rows of q and k of this architecture.
 enum class RowOrder : uint8_t { as_is, interleaved_halves };
 
-// Whether a tensor "….bias" stands beside "….weight": never, always, or where Config::attention_bias or mlp_bias says.
-enum class Bias : uint8_t { none, always, attention, mlp };
+// Whether a tensor "….bias" stands beside "….weight": never, always, or where Config::attention_bias, mlp_bias or
+// head_bias says.
+enum class Bias : uint8_t { none, always, attention, mlp, head };
 
 struct TensorName {
   Role role;
@@ -58,6 +76,7 @@ struct TensorName {
   bool transposed = false;  // the HF file stores [in, out] (Conv1D)
   Bias bias = Bias::none;
   bool (*present)(const Config& config) = nullptr;  // null: always, but for what has_tensor says
+  bool bare = false;                                // stored under this name, without ".weight"
 };
 
 // How config.json tells which layers slide.
@@ -90,9 +109,11 @@ const Arch* find_gguf_architecture(std::string_view name);  // nullptr: unknown
 const TensorName* find_tensor(const Arch& arch, Role role);
 bool has_bias(const Config& config, const TensorName& tensor);
 // Whether a model of this configuration has the tensor at all (a tied head or an absent final norm is none).
-bool has_tensor(const Config& config, const TensorName& tensor);
+// layer -1: at least one layer has it.
+bool has_tensor(const Config& config, const TensorName& tensor, int layer = -1);
 // "a.{}.b" -> "a.{}.b", "….{head}.…" -> one name for each of the heads.
 std::vector<std::string> names_of_parts(const Config& config, const TensorName& tensor, const std::string& name);
+bool is_per_expert(const TensorName& tensor);
 inline bool is_per_layer(const TensorName& tensor) { return tensor.hf.find("{}") != std::string_view::npos; }
 
 // Names of one checkpoint's tensors, in its own spelling and back.
@@ -100,19 +121,24 @@ class TensorNames {
  public:
   TensorNames(const Arch& arch, const Checkpoint& checkpoint);
   // With ".weight"; `tensor` is a row of the architecture's table.
-  std::string weight(const TensorName& tensor, int layer = 0) const { return base(tensor, layer) + ".weight"; }
-  std::string bias(const TensorName& tensor, int layer = 0) const { return base(tensor, layer) + ".bias"; }
+  std::string weight(const TensorName& tensor, int layer = 0, int expert = 0) const {
+    return base(tensor, layer, expert) + (tensor.bare ? "" : ".weight");
+  }
+  std::string bias(const TensorName& tensor, int layer = 0, int expert = 0) const {
+    return base(tensor, layer, expert) + ".bias";
+  }
 
   struct Place {
     const TensorName* tensor = nullptr;
     int layer = -1;      // -1: not in a block
+    int part = -1;       // the expert, or the head of a norm in parts; -1: neither
     bool weight = true;  // false: the bias
   };
   // What a logical name ("….weight", "….bias") stands for; nullopt: nothing that the table knows.
   std::optional<Place> place(std::string_view name) const;
 
  private:
-  std::string base(const TensorName& tensor, int layer) const;
+  std::string base(const TensorName& tensor, int layer, int expert) const;
   std::string_view pattern(const TensorName& tensor) const;
   const Arch* arch_;
   Format format_;

@@ -64,11 +64,11 @@ class Tile {
     first_ = first;
     const int64_t d = shape.head_dim;
     queries_.resize(static_cast<size_t>(rows() * d));
-    mixed_.assign(queries_.size(), 0.0f);
+    mixed_.assign(static_cast<size_t>(rows() * shape.value_dim), 0.0f);
     scale_ = shape.scale != 0 ? shape.scale : 1 / std::sqrt(static_cast<float>(d));
     adjusts_ = shape.cap > 0 || !shape.slopes.empty();
     softmax_.assign(static_cast<size_t>(rows()), Softmax(adjusts_ ? 1 : scale_));
-    for (int64_t r = 0; r < rows(); ++r) std::copy_n(queries.row(query(r)) + column(r), d, queries_.data() + r * d);
+    for (int64_t r = 0; r < rows(); ++r) std::copy_n(queries.row(query(r)) + head(r) * d, d, queries_.data() + r * d);
   }
 
   int64_t rows() const { return (end_ - begin_) * group(); }
@@ -80,7 +80,7 @@ class Tile {
 
   // Keys and values of this head from position `begin` on.
   void take(MatrixView keys, MatrixView values, int64_t begin, std::vector<float>& scores) {
-    const int64_t d = shape_.head_dim, count = std::min(keys.rows, last_key() - begin);
+    const int64_t d = shape_.value_dim, count = std::min(keys.rows, last_key() - begin);
     scores.resize(static_cast<size_t>(rows() * count));
     score(queries_.data(), rows(), keys.rows_between(0, count), scores.data());
     for (int64_t r = 0; r < rows(); ++r) {
@@ -94,11 +94,11 @@ class Tile {
   }
 
   void finish(float* out) const {
-    const int64_t d = shape_.head_dim;
+    const int64_t d = shape_.value_dim;
     for (int64_t r = 0; r < rows(); ++r) {
       const float share = 1 / softmax_[static_cast<size_t>(r)].sum();
       const float* from = mixed_.data() + r * d;
-      float* to = out + query(r) * shape_.heads * d + column(r);
+      float* to = out + (query(r) * shape_.heads + head(r)) * d;
       for (int64_t i = 0; i < d; ++i) to[i] = from[i] * share;
     }
   }
@@ -106,7 +106,7 @@ class Tile {
  private:
   int64_t group() const { return shape_.heads / shape_.kv_heads; }
   int64_t query(int64_t row) const { return begin_ + row / group(); }
-  int64_t column(int64_t row) const { return (kv_head_ * group() + row % group()) * shape_.head_dim; }
+  int64_t head(int64_t row) const { return kv_head_ * group() + row % group(); }
 
   // Scales the scores of a row, for the keys from `first_key` on, and adds what the shape asks for.
   void adjust(std::span<float> scores, int64_t first_key, int64_t row) const {
@@ -114,7 +114,7 @@ class Tile {
     if (shape_.cap > 0)
       for (float& x : scores) x = shape_.cap * std::tanh(x / shape_.cap);
     if (shape_.slopes.empty()) return;
-    const float slope = shape_.slopes[static_cast<size_t>(kv_head_ * group() + row % group())];
+    const float slope = shape_.slopes[static_cast<size_t>(head(row))];
     for (size_t i = 0; i < scores.size(); ++i) {
       const float gain = slope * static_cast<float>(first_key + static_cast<int64_t>(i));
       scores[i] += shape_.slope_scale * (shape_.round_bias ? round_to_bf16(gain) : gain);
@@ -161,14 +161,15 @@ void attend_part(const AttentionShape& shape, const Work& work, MatrixView queri
     tiles[i].start(shape, queries, work.kv_head, begin, std::min(work.end, begin + work.height), first);
   }
   const bool few = tiles[0].rows() <= kFewRows && count == 1;
-  const int64_t last = tiles.back().last_key(), step = few ? last : kKeys, d = shape.head_dim;
-  const auto of_head = [&](MatrixView m, int64_t begin, std::vector<float>& into) {
+  const int64_t last = tiles.back().last_key(), step = few ? last : kKeys;
+  const auto of_head = [&](MatrixView m, int64_t d, int64_t begin, std::vector<float>& into) {
     const MatrixView part =
         m.rows_between(begin, std::min(last, begin + step)).cols_between(work.kv_head * d, (work.kv_head + 1) * d);
     return few ? part : gathered(part, into);
   };
   for (int64_t key = tiles[0].first_key(); key < last; key += step) {
-    const MatrixView k = of_head(keys, key, scratch.keys), v = of_head(values, key, scratch.values);
+    const MatrixView k = of_head(keys, shape.head_dim, key, scratch.keys),
+                     v = of_head(values, shape.value_dim, key, scratch.values);
     for (Tile& tile : tiles)
       if (key < tile.last_key() && key + step > tile.first_key()) tile.take(k, v, key, scratch.scores);
   }
@@ -191,8 +192,10 @@ std::vector<float> alibi_slopes(const Config& config) {
   return slopes;
 }
 
-void attend(const AttentionShape& shape, MatrixView queries, MatrixView keys, MatrixView values, int64_t first,
+void attend(const AttentionShape& asked, MatrixView queries, MatrixView keys, MatrixView values, int64_t first,
             float* out) {
+  AttentionShape shape = asked;
+  if (shape.value_dim == 0) shape.value_dim = shape.head_dim;
   assert(keys.rows == first + queries.rows && values.rows == keys.rows);
   // About 128 rows a tile: enough to pay for what a product copies, few enough that little is computed beyond the
   // diagonal.

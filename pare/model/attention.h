@@ -11,9 +11,10 @@ namespace pare {
 
 struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  int64_t window = 0;  // a query sees itself and window - 1 keys before it; 0: all
-  float scale = 0;     // of the scores; 0: 1/sqrt(head_dim)
-  float cap = 0;       // scaled scores become cap · tanh(score / cap); 0: no cap
+  int64_t value_dim = 0;  // of the values and of what comes out; 0: head_dim
+  int64_t window = 0;     // a query sees itself and window - 1 keys before it; 0: all
+  float scale = 0;        // of the scores; 0: 1/sqrt(head_dim)
+  float cap = 0;          // scaled scores become cap · tanh(score / cap); 0: no cap
   // Per head: what a key's score gains for each position that it stands at. Empty: nothing.
   std::span<const float> slopes = {};
   float slope_scale = 1;    // of the gain
@@ -23,7 +24,8 @@ struct AttentionShape {
 std::vector<float> alibi_slopes(const Config& config);
 
 // Row i of `queries` (heads * head_dim) stands at position first + i and sees the rows 0 … first + i of keys and values
-// (kv_heads * head_dim each; queries.rows + first of them). `out` has the shape of queries, without gaps.
+// (kv_heads * head_dim and kv_heads * value_dim; queries.rows + first of them). `out` is queries.rows x (heads *
+// value_dim), without gaps.
 // Memory: per thread, the scores of one tile of queries of one key-value head.
 void attend(const AttentionShape& shape, MatrixView queries, MatrixView keys, MatrixView values, int64_t first,
             float* out);

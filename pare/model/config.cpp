@@ -11,6 +11,7 @@
 #include "pare/model/arch.h"
 #include "pare/model/config_gguf.h"
 #include "pare/model/config_keys.h"
+#include "pare/model/rope.h"
 
 namespace pare {
 namespace {
@@ -243,6 +244,8 @@ Config from_json(const Checkpoint& checkpoint) {
   read_sliding(keys, arch, c);
   if (arch.read) arch.read(keys, c);
   if (c.position == PositionKind::rope) read_rope(keys, arch, c);
+  if (c.latent && c.head_dim > 0)
+    c.attention_scale = latent_score_scale(c.rope) / std::sqrt(static_cast<float>(c.head_dim));
   refuse_unsupported(keys);
   read_tokens(keys, c);
   c.dtype = keys.text({"dtype", "torch_dtype"}).value_or("");
@@ -309,6 +312,10 @@ void check_sense(const Config& c, const std::string& where) {
   if (c.head_dim == 0) sense.divides("attention heads", c.hidden, c.heads);
   sense.within("head size", c.head_dim, 1, kMaxWidth / c.heads);
   sense.divides("key-value heads", c.heads, c.kv_heads);
+  if (c.moe) {
+    sense.within("experts' feed-forward size", c.moe->ffn, 1, kMaxWidth);
+    sense.within("shared feed-forward size", c.moe->shared_ffn, 0, kMaxWidth);
+  }
   sense.within("vocabulary size", c.vocab, 1, kMaxVocab);
   sense.within("context length", c.context, 1, kMaxContext);
   sense.within("sliding window", c.sliding_window, 0, kMaxContext);

@@ -49,6 +49,35 @@ struct Rope {
   std::vector<float> short_factors, long_factors;  // longrope: up to the original context, and beyond
 };
 
+// A feed-forward made of experts, of which each token takes a few.
+struct Moe {
+  enum class Score : uint8_t {
+    softmax,         // over all experts
+    chosen_softmax,  // over those chosen, by their logits
+    sigmoid,
+    sparse_mixer,  // Phi-MoE: one after another, each by a softmax over those near the best that are left
+  };
+  int64_t experts = 0, per_token = 0, ffn = 0;
+  int64_t shared_ffn = 0;         // width of the feed-forward that every token takes besides; 0: none
+  bool shared_gate = false;       // its output is multiplied by the sigmoid of a projection of the input
+  std::vector<bool> layers = {};  // which have experts; empty: all
+  Score score = Score::softmax;
+  bool corrected = false;   // a vector is added to the scores by which experts are chosen (not to their weights)
+  bool normalized = false;  // the weights of the chosen are divided by their sum
+  float smallest_sum = 0;   // by which they are divided
+  float scale = 1;          // of the weights
+  float near = 0;           // sparse_mixer: relative distance to the best
+  int64_t groups = 1, groups_kept = 1;  // experts are chosen from the groups whose best (two, where corrected) are best
+};
+
+// Attention whose queries, keys and values come through narrow projections, with a rotated part that all heads' keys
+// share. Source: DeepSeek-V2 (arXiv 2405.04434), section 2.1.
+struct LatentAttention {
+  int64_t q_rank = 0, kv_rank = 0;  // q_rank 0: queries are projected at once
+  int64_t plain = 0, rotated = 0;   // dimensions of a head's query and key
+  int64_t value = 0;                // of its value
+};
+
 struct Config {
   std::string architecture;  // row of the table: "llama", "qwen2", "opt", …
   std::string hf_class;      // "LlamaForCausalLM"
@@ -67,6 +96,7 @@ struct Config {
   bool gated = true;            // act(gate(x)) * up(x), else act(up(x))
   bool attention_bias = false;  // the optional biases (Bias::attention, … in the table of tensors)
   bool mlp_bias = false;
+  bool head_bias = false;
   bool embedding_norm = false;  // the embedded tokens are normalized
   // Factors of what is added to or multiplied: embedded tokens, scores (0: 1/sqrt(head_dim)), outputs of the halves of
   // a block, logits.
@@ -82,6 +112,8 @@ struct Config {
   float alibi_scale = 1;             // of the biases by position
   bool alibi_bf16 = false;           // slopes and biases are rounded to bf16
   QkNorm qk_norm = QkNorm::none;
+  std::optional<Moe> moe;
+  std::optional<LatentAttention> latent;
   bool tied_head = false;
   int64_t sliding_window = 0;        // a token sees itself and this many - 1 before it; 0: all
   std::vector<bool> sliding_layers;  // where the window holds; empty: in every layer
@@ -93,8 +125,15 @@ struct Config {
     return position == PositionKind::rope && (rope_layers.empty() || rope_layers[static_cast<size_t>(layer)]);
   }
   const Rope& rope_of(int layer) const { return sliding_rope && window_of(layer) > 0 ? *sliding_rope : rope; }
+  // head_dim is that of queries and keys.
+  int64_t value_dim() const { return latent ? latent->value : head_dim; }
   int64_t q_width() const { return heads * head_dim; }
-  int64_t kv_width() const { return kv_heads * head_dim; }
+  int64_t key_width() const { return kv_heads * head_dim; }
+  int64_t value_width() const { return kv_heads * value_dim(); }
+  int64_t mixed_width() const { return heads * value_dim(); }  // what the output projection reads
+  bool has_experts(int layer) const {
+    return moe && (moe->layers.empty() || layer < 0 || moe->layers[static_cast<size_t>(layer)]);
+  }
   int64_t window_of(int layer) const {
     return sliding_layers.empty() || sliding_layers[static_cast<size_t>(layer)] ? sliding_window : 0;
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <limits>
 
 #include "pare/base/error.h"
@@ -11,20 +12,22 @@
 #include "pare/model/attention.h"
 #include "pare/model/elementwise.h"
 #include "pare/model/rope.h"
+#include "pare/model/routing.h"
 #include "pare/model/weights.h"
 
 namespace pare {
 
 KvCache::KvCache(const Config& config, int64_t capacity) : capacity_(capacity) {
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    keys_.emplace_back(capacity, config.kv_width());
-    values_.emplace_back(capacity, config.kv_width());
+    keys_.emplace_back(capacity, config.key_width());
+    values_.emplace_back(capacity, config.value_width());
   }
 }
 
 int64_t KvCache::bytes() const {
   int64_t floats = 0;
-  for (const Matrix& m : keys_) floats += 2 * m.size();
+  for (const Matrix& m : keys_) floats += m.size();
+  for (const Matrix& m : values_) floats += m.size();
   return floats * static_cast<int64_t>(sizeof(float));
 }
 
@@ -44,7 +47,7 @@ struct Past {
 struct Projected {
   std::vector<Matrix> owned;  // q, k, v or all of them side by side
   float *q = nullptr, *k = nullptr, *v = nullptr;
-  int64_t q_stride = 0, kv_stride = 0;
+  int64_t q_stride = 0, k_stride = 0, v_stride = 0;
 };
 
 // The heads of a fused projection, in units of head_dim columns, in the order: all of q, all of k, all of v.
@@ -121,8 +124,12 @@ struct Decoder::Impl {
   Matrix head(const Matrix& hidden) const;
 
   Matrix attention_heads(int index, const Matrix& input, const Past& past) const;
-  Matrix feed_forward_inner(int index, const Matrix& input) const;
+  std::vector<std::vector<Visit>> visits(int index, const Matrix& input) const;  // by expert
+  Matrix mixture(int index, const Matrix& input) const;
   Projected project(int index, const Matrix& input) const;
+  Projected project_latent(int index, const Matrix& input, int64_t first) const;
+  Matrix q_latent(int index, const Matrix& input) const;
+  Matrix kv_latent(int index, const Matrix& down) const;
   void rotate_heads(int index, Projected& p, int64_t tokens, int64_t first) const;
   Matrix normalized(const LayerWeights& of, Role norm, MatrixView x) const;
   // What a block's half reads, and how its output joins the state. Between the halves of a parallel block the state has
@@ -130,6 +137,7 @@ struct Decoder::Impl {
   Matrix input_of(int index, Half half, const Matrix& hidden) const;
   void join(int index, Half half, Matrix output, Matrix& hidden) const;
   void check_tokens(std::span<const int32_t> tokens, int64_t first) const;
+  LinearLayer& find(const Linear& linear);
 };
 
 void Decoder::Impl::check_tokens(std::span<const int32_t> tokens, int64_t first) const {
@@ -206,8 +214,8 @@ Projected Decoder::Impl::project(int index, const Matrix& input) const {
     if (config.qkv_clip > 0) clip(config.qkv_clip, p.owned[0]);
     p.q = p.owned[0].data();
     p.k = p.q + config.q_width();
-    p.v = p.k + config.kv_width();
-    p.q_stride = p.kv_stride = p.owned[0].cols();
+    p.v = p.k + config.key_width();
+    p.q_stride = p.k_stride = p.v_stride = p.owned[0].cols();
     return p;
   }
   for (const Role role : {Role::q, Role::k, Role::v}) {
@@ -218,8 +226,47 @@ Projected Decoder::Impl::project(int index, const Matrix& input) const {
   p.k = p.owned[1].data();
   p.v = p.owned[2].data();
   p.q_stride = config.q_width();
-  p.kv_stride = config.kv_width();
+  p.k_stride = p.v_stride = config.key_width();
   return p;
+}
+
+// Keys and values leave the narrow projection together, head by head; the rotated part of the keys is one for all heads
+// and is rotated here with the queries', at the end of each head.
+Projected Decoder::Impl::project_latent(int index, const Matrix& input, int64_t first) const {
+  const LatentAttention& a = *config.latent;
+  const int64_t tokens = input.rows(), heads = config.heads;
+  const Matrix down = linear(index, Role::kv_a).apply(input);
+  const Matrix both = linear(index, Role::kv_b).apply(kv_latent(index, down));
+  Matrix turned = copy_of(MatrixView(down).cols_between(a.kv_rank, down.cols()));
+  Projected p;
+  p.owned.push_back(a.q_rank > 0 ? linear(index, Role::q_b).apply(q_latent(index, input))
+                                 : linear(index, Role::q).apply(input));
+  const Frequencies frequencies = rope_frequencies(config.rope, first + tokens);
+  rotate(config.rope, frequencies, p.owned[0].data() + a.plain, tokens, heads, config.head_dim, config.q_width(),
+         first);
+  rotate(config.rope, frequencies, turned.data(), tokens, 1, a.rotated, a.rotated, first);
+
+  Matrix keys(tokens, config.key_width()), values(tokens, config.value_width());
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t h = 0; h < heads; ++h) {
+      const float* from = both.row(t) + h * (a.plain + a.value);
+      float* key = std::copy_n(from, a.plain, keys.row(t) + h * config.head_dim);
+      std::copy_n(turned.row(t), a.rotated, key);
+      std::copy_n(from + a.plain, a.value, values.row(t) + h * a.value);
+    }
+  p.owned.push_back(std::move(keys));
+  p.owned.push_back(std::move(values));
+  p.q = p.owned[0].data(), p.k = p.owned[1].data(), p.v = p.owned[2].data();
+  p.q_stride = config.q_width(), p.k_stride = config.key_width(), p.v_stride = config.value_width();
+  return p;
+}
+
+Matrix Decoder::Impl::q_latent(int index, const Matrix& input) const {
+  return normalized(layer(index), Role::q_a_norm, linear(index, Role::q_a).apply(input));
+}
+
+Matrix Decoder::Impl::kv_latent(int index, const Matrix& down) const {
+  return normalized(layer(index), Role::kv_a_norm, MatrixView(down).cols_between(0, config.latent->kv_rank));
 }
 
 void Decoder::Impl::rotate_heads(int index, Projected& p, int64_t tokens, int64_t first) const {
@@ -230,20 +277,20 @@ void Decoder::Impl::rotate_heads(int index, Projected& p, int64_t tokens, int64_
                       whole ? heads * config.head_dim : config.head_dim, stride);
     };
     norm(Role::q_norm, p.q, config.heads, p.q_stride);
-    norm(Role::k_norm, p.k, config.kv_heads, p.kv_stride);
+    norm(Role::k_norm, p.k, config.kv_heads, p.k_stride);
   }
   if (!config.rotates(index)) return;
   const Rope& rope = config.rope_of(index);
   const Frequencies frequencies = rope_frequencies(rope, first + tokens);
   rotate(rope, frequencies, p.q, tokens, config.heads, config.head_dim, p.q_stride, first);
-  rotate(rope, frequencies, p.k, tokens, config.kv_heads, config.head_dim, p.kv_stride, first);
+  rotate(rope, frequencies, p.k, tokens, config.kv_heads, config.head_dim, p.k_stride, first);
 }
 
 Matrix Decoder::Impl::attention_heads(int index, const Matrix& input, const Past& past) const {
   const int64_t tokens = input.rows(), length = past.length + tokens;
-  Projected p = project(index, input);
-  rotate_heads(index, p, tokens, past.length);
-  MatrixView keys(p.k, tokens, config.kv_width(), p.kv_stride), values(p.v, tokens, config.kv_width(), p.kv_stride);
+  Projected p = config.latent ? project_latent(index, input, past.length) : project(index, input);
+  if (!config.latent) rotate_heads(index, p, tokens, past.length);
+  MatrixView keys(p.k, tokens, config.key_width(), p.k_stride), values(p.v, tokens, config.value_width(), p.v_stride);
   if (past.keys) {
     copy_rows(keys, *past.keys, past.length);
     copy_rows(values, *past.values, past.length);
@@ -253,33 +300,84 @@ Matrix Decoder::Impl::attention_heads(int index, const Matrix& input, const Past
   const AttentionShape shape{.heads = config.heads,
                              .kv_heads = config.kv_heads,
                              .head_dim = config.head_dim,
+                             .value_dim = config.value_dim(),
                              .window = config.window_of(index),
                              .scale = config.attention_scale,
                              .cap = config.attention_cap,
                              .slopes = slopes,
                              .slope_scale = config.alibi_scale,
                              .round_bias = config.alibi_bf16};
-  Matrix out(tokens, config.q_width());
+  Matrix out(tokens, config.mixed_width());
   attend(shape, {p.q, tokens, config.q_width(), p.q_stride}, keys, values, past.length, out.data());
   return out;
 }
 
-Matrix Decoder::Impl::feed_forward_inner(int index, const Matrix& input) const {
-  if (layer(index).linears.contains(Role::gate_up)) {
-    const Matrix both = linear(index, Role::gate_up).apply(input);
+namespace {
+
+// What a feed-forward's last projection reads. `up` and `gate` are roles of `linears`; gate_up holds both.
+struct FeedForwardRoles {
+  Role gate = Role::gate, up = Role::up, down = Role::down;
+};
+constexpr FeedForwardRoles kDense, kExpert{Role::expert_gate, Role::expert_up, Role::expert_down},
+    kShared{Role::shared_gate, Role::shared_up, Role::shared_down};
+
+Matrix inner_of(const Config& config, const std::map<Role, LinearLayer>& linears, const FeedForwardRoles& roles,
+                MatrixView input) {
+  if (const auto fused = linears.find(Role::gate_up); fused != linears.end() && roles.up == Role::up) {
+    const Matrix both = fused->second.apply(input);
     Matrix gate = copy_of(MatrixView(both).cols_between(0, config.ffn));
     const Matrix up = copy_of(MatrixView(both).cols_between(config.ffn, 2 * config.ffn));
     activate(config.activation, gate.data(), up.data(), gate.rows(), gate.cols());
     return gate;
   }
-  Matrix up = linear(index, Role::up).apply(input);
+  Matrix up = linears.at(roles.up).apply(input);
   if (!config.gated) {
     activate(config.activation, up.data(), nullptr, up.rows(), up.cols());
     return up;
   }
-  Matrix gate = linear(index, Role::gate).apply(input);
+  Matrix gate = linears.at(roles.gate).apply(input);
   activate(config.activation, gate.data(), up.data(), gate.rows(), gate.cols());
   return gate;
+}
+
+Matrix visitors(const Matrix& input, const std::vector<Visit>& visits) {
+  Matrix out(std::ssize(visits), input.cols());
+  for (size_t i = 0; i < visits.size(); ++i)
+    std::copy_n(input.row(visits[i].token), input.cols(), out.row(static_cast<int64_t>(i)));
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::vector<Visit>> Decoder::Impl::visits(int index, const Matrix& input) const {
+  const auto correction = layer(index).norms.find(Role::router_correction);
+  return route(*config.moe, linear(index, Role::router).apply(input),
+               correction == layer(index).norms.end() ? std::span<const float>() : correction->second.weight);
+}
+
+// Experts in turn, so that sums have one order.
+Matrix Decoder::Impl::mixture(int index, const Matrix& input) const {
+  Matrix out(input.rows(), config.hidden);
+  const auto visited = visits(index, input);
+  for (size_t e = 0; e < visited.size(); ++e) {
+    if (visited[e].empty()) continue;
+    const auto& expert = layer(index).experts[e];
+    const Matrix y = expert.at(Role::expert_down).apply(inner_of(config, expert, kExpert, visitors(input, visited[e])));
+    for (size_t i = 0; i < visited[e].size(); ++i) {
+      float* to = out.row(visited[e][i].token);
+      const float* from = y.row(static_cast<int64_t>(i));
+      for (int64_t c = 0; c < out.cols(); ++c) to[c] += visited[e][i].weight * from[c];
+    }
+  }
+  if (config.moe->shared_ffn == 0) return out;
+  Matrix shared = linear(index, Role::shared_down).apply(inner_of(config, layer(index).linears, kShared, input));
+  if (config.moe->shared_gate) {
+    const Matrix gate = linear(index, Role::shared_router).apply(input);
+    for (int64_t r = 0; r < shared.rows(); ++r)
+      for (int64_t c = 0; c < shared.cols(); ++c) shared(r, c) *= 1 / (1 + std::exp(-gate(r, 0)));
+  }
+  add_rows(shared, out);
+  return out;
 }
 
 void Decoder::Impl::attention(int index, Matrix& hidden, const Past& past) const {
@@ -288,8 +386,11 @@ void Decoder::Impl::attention(int index, Matrix& hidden, const Past& past) const
 }
 
 void Decoder::Impl::feed_forward(int index, Matrix& hidden) const {
-  const Matrix inner = feed_forward_inner(index, input_of(index, Half::feed_forward, hidden));
-  join(index, Half::feed_forward, linear(index, Role::down).apply(inner), hidden);
+  const Matrix input = input_of(index, Half::feed_forward, hidden);
+  Matrix output = config.has_experts(index)
+                      ? mixture(index, input)
+                      : linear(index, Role::down).apply(inner_of(config, layer(index).linears, kDense, input));
+  join(index, Half::feed_forward, std::move(output), hidden);
 }
 
 Matrix Decoder::Impl::head(const Matrix& hidden) const {
@@ -345,23 +446,56 @@ Matrix Decoder::logits(std::span<const int32_t> tokens) const {
 }
 
 std::vector<Linear> Decoder::linears(int layer) const {
+  const LayerWeights& weights = impl_->layer(layer);
   std::vector<Linear> out;
+  const auto add = [&](const TensorName& t, Tap tap, const LinearLayer& linear) {
+    out.push_back({t.role, tap, layer, linear.name(), linear.shape()});
+  };
   for (const Site site : kSites)
     for (const TensorName& t : arch().tensors)
-      if (site_of(t.role) == site && has_tensor(config(), t)) {
-        const LinearLayer& linear = impl_->linear(layer, t.role);
-        out.push_back({t.role, site, layer, linear.name(), linear.shape()});
-      }
+      if (site_of(t.role) == site && !is_per_expert(t) && has_tensor(config(), t, layer))
+        add(t, {site}, weights.linears.at(t.role));
+  for (size_t e = 0; e < weights.experts.size(); ++e)
+    for (const Site site : kSites)
+      for (const TensorName& t : arch().tensors)
+        if (site_of(t.role) == site && is_per_expert(t))
+          add(t, {site, static_cast<int>(e)}, weights.experts[e].at(t.role));
+  return out;
+}
+
+std::vector<Tap> Decoder::taps(int layer) const {
+  std::vector<Tap> out;
+  for (const Linear& linear : linears(layer))
+    if (out.empty() || out.back() != linear.tap) out.push_back(linear.tap);
   return out;
 }
 
 Matrix Decoder::embed(std::span<const int32_t> tokens) const { return impl_->embed(tokens, 0); }
 
-Matrix Decoder::site_input(int layer, Site site, const Matrix& hidden) const {
-  const bool attention_half = site == Site::attn_in || site == Site::attn_out;
-  Matrix input = impl_->input_of(layer, attention_half ? Half::attention : Half::feed_forward, hidden);
-  if (site == Site::attn_out) return impl_->attention_heads(layer, input, {});
-  if (site == Site::ffn_out) return impl_->feed_forward_inner(layer, input);
+Matrix Decoder::tap_input(int layer, Tap tap, const Matrix& hidden, bool all_tokens) const {
+  const Half half = is_in_attention(tap.site) ? Half::attention : Half::feed_forward;
+  Matrix input = impl_->input_of(layer, half, hidden);
+  const LayerWeights& weights = impl_->layer(layer);
+  if (tap.expert >= 0) {
+    const auto expert = static_cast<size_t>(tap.expert);
+    if (!all_tokens) input = visitors(input, impl_->visits(layer, input)[expert]);
+    return tap.site == Site::ffn_in ? input : inner_of(config(), weights.experts[expert], kExpert, input);
+  }
+  switch (tap.site) {
+    case Site::attn_in:
+    case Site::ffn_in:
+      break;
+    case Site::q_latent:
+      return impl_->q_latent(layer, input);
+    case Site::kv_latent:
+      return impl_->kv_latent(layer, impl_->linear(layer, Role::kv_a).apply(input));
+    case Site::attn_out:
+      return impl_->attention_heads(layer, input, {});
+    case Site::ffn_out:
+      return inner_of(config(), weights.linears, kDense, input);
+    case Site::shared_out:
+      return inner_of(config(), weights.linears, kShared, input);
+  }
   return input;
 }
 
@@ -369,22 +503,34 @@ void Decoder::attention(int layer, Matrix& hidden) const { impl_->attention(laye
 void Decoder::feed_forward(int layer, Matrix& hidden) const { impl_->feed_forward(layer, hidden); }
 Matrix Decoder::head(const Matrix& hidden) const { return impl_->head(hidden); }
 
-Matrix Decoder::weight(const Linear& linear) const { return impl_->linear(linear.layer, linear.role).floats(); }
+LinearLayer& Decoder::Impl::find(const Linear& linear) {
+  LayerWeights& of = weights.layers.at(static_cast<size_t>(linear.layer));
+  return linear.tap.expert < 0 ? of.linears.at(linear.role)
+                               : of.experts.at(static_cast<size_t>(linear.tap.expert)).at(linear.role);
+}
+
+Matrix Decoder::weight(const Linear& linear) const { return impl_->find(linear).floats(); }
 
 void Decoder::replace(const Linear& linear, PackedMatrix weight) {
   assert(weight.shape() == linear.shape);
-  impl_->weights.layers.at(static_cast<size_t>(linear.layer)).linears.at(linear.role).replace(std::move(weight));
+  impl_->find(linear).replace(std::move(weight));
 }
 
 void Decoder::forget_layer(int layer) {
-  for (auto& [role, linear] : impl_->weights.layers.at(static_cast<size_t>(layer)).linears) linear.forget();
+  LayerWeights& weights = impl_->weights.layers.at(static_cast<size_t>(layer));
+  for (auto& [role, linear] : weights.linears) linear.forget();
+  for (auto& expert : weights.experts)
+    for (auto& [role, linear] : expert) linear.forget();
 }
 
 int64_t Decoder::weight_bytes() const {
   int64_t bytes = 0;
   for (const auto& [role, linear] : impl_->weights.model.linears) bytes += linear.bytes();
-  for (const LayerWeights& layer : impl_->weights.layers)
+  for (const LayerWeights& layer : impl_->weights.layers) {
     for (const auto& [role, linear] : layer.linears) bytes += linear.bytes();
+    for (const auto& expert : layer.experts)
+      for (const auto& [role, linear] : expert) bytes += linear.bytes();
+  }
   return bytes;
 }
 

@@ -12,9 +12,16 @@
 
 namespace pare {
 
+// Where inputs of linears are measured: a site, of one expert (-1: of what every token takes).
+struct Tap {
+  Site site = Site::attn_in;
+  int expert = -1;
+  bool operator==(const Tap&) const = default;
+};
+
 struct Linear {
   Role role = Role::q;
-  Site site = Site::attn_in;
+  Tap tap;
   int layer = 0;
   std::string name;  // in the checkpoint's own spelling, with ".weight"
   Shape shape;       // rows = outputs, cols = inputs
@@ -58,11 +65,12 @@ class Decoder {
   // ---- calibrating: a sequence goes through in these steps, `hidden` being tokens x hidden. embed, attention and
   // feed_forward of every layer, and head give exactly logits(). Between attention and feed_forward `hidden` may have
   // further columns.
-  std::vector<Linear> linears(int layer) const;  // in the order of their sites
+  std::vector<Linear> linears(int layer) const;  // in the order of their taps
+  std::vector<Tap> taps(int layer) const;        // those that linears of the layer have, in the order of computation
   Matrix embed(std::span<const int32_t> tokens) const;
-  // The input of a site, given the state before the attention (attn_in, attn_out) or before the feed-forward (ffn_in,
-  // ffn_out).
-  Matrix site_input(int layer, Site site, const Matrix& hidden) const;
+  // The input of a tap's linears, given the state before the attention or before the feed-forward that it belongs to.
+  // Of an expert: one row for each token that takes it, or for all.
+  Matrix tap_input(int layer, Tap tap, const Matrix& hidden, bool all_tokens = false) const;
   void attention(int layer, Matrix& hidden) const;     // adds the attention's output
   void feed_forward(int layer, Matrix& hidden) const;  // adds the feed-forward's output
   Matrix head(const Matrix& hidden) const;             // final norm and output embedding: tokens x vocab

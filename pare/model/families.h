@@ -9,6 +9,7 @@
 namespace pare {
 
 std::vector<Arch> llama_family();  // pre-norm, rotary, separate or fused projections, mostly gated
+std::vector<Arch> moe_family();    // with experts, or latent attention
 std::vector<Arch> gpt_family();    // what came before
 
 }  // namespace pare

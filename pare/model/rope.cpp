@@ -58,6 +58,12 @@ double yarn_scale(const Rope& r) {
 
 }  // namespace
 
+float latent_score_scale(const Rope& r) {
+  if (r.kind != Rope::Kind::yarn || !r.mscale_all_dim || *r.mscale_all_dim == 0) return 1;
+  const double scale = yarn_mscale(r.factor, *r.mscale_all_dim);
+  return static_cast<float>(scale * scale);
+}
+
 std::vector<float> llama3_factors(const Rope& r) {
   const float context = static_cast<float>(r.original_context), low = static_cast<float>(r.low_freq_factor),
               high = static_cast<float>(r.high_freq_factor), factor = static_cast<float>(r.factor);

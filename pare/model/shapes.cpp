@@ -18,6 +18,10 @@ class Checker {
 
   void check(const TensorName& t, int layer) const {
     const Shape shape = expected_shape(config_, t.role);
+    if (is_per_expert(t)) {
+      for (int e = 0; e < config_.moe->experts; ++e) compare(names_.weight(t, layer, e), shape);
+      return;
+    }
     const std::vector<std::string> parts = names_of_parts(config_, t, names_.weight(t, layer));
     const std::string& name = parts.front();
     if (parts.size() > 1) {
@@ -93,11 +97,23 @@ Shape expected_shape(const Config& c, Role role) {
       return {c.q_width(), c.hidden};
     case Role::k:
     case Role::v:
-      return {c.kv_width(), c.hidden};
+      return {c.key_width(), c.hidden};
     case Role::qkv:
-      return {c.q_width() + 2 * c.kv_width(), c.hidden};
+      return {c.q_width() + 2 * c.key_width(), c.hidden};
     case Role::o:
-      return {c.hidden, c.q_width()};
+      return {c.hidden, c.mixed_width()};
+    case Role::q_a:
+      return {c.latent->q_rank, c.hidden};
+    case Role::q_a_norm:
+      return {1, c.latent->q_rank};
+    case Role::q_b:
+      return {c.q_width(), c.latent->q_rank};
+    case Role::kv_a:
+      return {c.latent->kv_rank + c.latent->rotated, c.hidden};
+    case Role::kv_a_norm:
+      return {1, c.latent->kv_rank};
+    case Role::kv_b:
+      return {c.heads * (c.latent->plain + c.latent->value), c.latent->kv_rank};
     case Role::q_norm:
       return head_norm_shape(c, c.heads);
     case Role::k_norm:
@@ -109,6 +125,22 @@ Shape expected_shape(const Config& c, Role role) {
       return {c.ffn, c.hidden};
     case Role::down:
       return {c.hidden, c.ffn};
+    case Role::router:
+      return {c.moe->experts, c.hidden};
+    case Role::router_correction:
+      return {1, c.moe->experts};
+    case Role::expert_gate:
+    case Role::expert_up:
+      return {c.moe->ffn, c.hidden};
+    case Role::expert_down:
+      return {c.hidden, c.moe->ffn};
+    case Role::shared_router:
+      return {1, c.hidden};
+    case Role::shared_gate:
+    case Role::shared_up:
+      return {c.moe->shared_ffn, c.hidden};
+    case Role::shared_down:
+      return {c.hidden, c.moe->shared_ffn};
   }
   return {};
 }
@@ -119,7 +151,7 @@ void check_shapes(const Config& config, const Arch& arch, const Checkpoint& chec
     if (!is_per_layer(t) && has_tensor(config, t)) checker.check(t, -1);
   for (int layer = 0; layer < config.layers; ++layer)
     for (const TensorName& t : arch.tensors)
-      if (is_per_layer(t) && has_tensor(config, t)) checker.check(t, layer);
+      if (is_per_layer(t) && has_tensor(config, t, layer)) checker.check(t, layer);
 }
 
 }  // namespace pare

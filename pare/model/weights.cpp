@@ -34,8 +34,7 @@ std::vector<float> load_vector(const Checkpoint& checkpoint, const std::string& 
   return {m.values().begin(), m.values().end()};
 }
 
-std::vector<float> load_norm(const Checkpoint& checkpoint, const std::vector<std::string>& names,
-                             const Config& config) {
+std::vector<float> load_norm(const Checkpoint& checkpoint, const std::vector<std::string>& names, float offset) {
   std::vector<float> out;
   for (const std::string& name : names) {
     const std::vector<float> part = load_vector(checkpoint, name);
@@ -43,7 +42,7 @@ std::vector<float> load_norm(const Checkpoint& checkpoint, const std::vector<std
   }
   // GGUF's norms hold the sum.
   if (checkpoint.format() == Format::huggingface)
-    for (float& x : out) x += config.norm_offset;
+    for (float& x : out) x += offset;
   return out;
 }
 
@@ -137,9 +136,16 @@ DecoderWeights::DecoderWeights(std::shared_ptr<const Checkpoint> checkpoint, con
   const bool conv1d = checkpoint->format() == Format::huggingface;
   const auto load = [&](const TensorName& t, int layer, LayerWeights& into) {
     check_interrupt();
+    if (is_per_expert(t)) {
+      into.experts.resize(static_cast<size_t>(config.moe->experts));
+      for (int e = 0; e < config.moe->experts; ++e)
+        into.experts[static_cast<size_t>(e)][t.role] = LinearLayer(checkpoint, names.weight(t, layer, e), "", false);
+      return;
+    }
     const std::string bias = has_bias(config, t) ? names.bias(t, layer) : "";
     if (is_norm(t.role))
-      into.norms[t.role] = {load_norm(*checkpoint, names_of_parts(config, t, names.weight(t, layer)), config),
+      into.norms[t.role] = {load_norm(*checkpoint, names_of_parts(config, t, names.weight(t, layer)),
+                                      t.role == Role::router_correction ? 0 : config.norm_offset),
                             bias.empty() ? std::vector<float>() : load_vector(*checkpoint, bias)};
     else
       into.linears[t.role] = LinearLayer(checkpoint, names.weight(t, layer), bias, t.transposed && conv1d);
@@ -148,7 +154,7 @@ DecoderWeights::DecoderWeights(std::shared_ptr<const Checkpoint> checkpoint, con
     if (!is_per_layer(t) && has_tensor(config, t)) load(t, -1, model);
   for (size_t i = 0; i < layers.size(); ++i)
     for (const TensorName& t : arch.tensors)
-      if (is_per_layer(t) && has_tensor(config, t)) load(t, static_cast<int>(i), layers[i]);
+      if (is_per_layer(t) && has_tensor(config, t, static_cast<int>(i))) load(t, static_cast<int>(i), layers[i]);
 }
 
 }  // namespace pare

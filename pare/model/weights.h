@@ -41,6 +41,7 @@ class LinearLayer {
 struct LayerWeights {
   std::map<Role, LinearLayer> linears;
   std::map<Role, NormWeights> norms;
+  std::vector<std::map<Role, LinearLayer>> experts;
 };
 
 struct DecoderWeights {

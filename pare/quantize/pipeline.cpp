@@ -83,45 +83,55 @@ class Pipeline {
   }
 
   void quantize_in_sequence(Decoder& model, int layer, std::vector<Matrix>& hidden) {
-    for (const Site site : {Site::attn_in, Site::attn_out})
-      solve_site(model, layer, site, study(model, layer, site, hidden));
+    const std::vector<Tap> taps = model.taps(layer);
+    const auto solve_half = [&](bool attention) {
+      for (const Tap tap : taps)
+        if (is_in_attention(tap.site) == attention) solve_tap(model, layer, tap, study(model, layer, tap, hidden));
+    };
+    solve_half(true);
     advance_attention(model, layer, hidden);
-    for (const Site site : {Site::ffn_in, Site::ffn_out})
-      solve_site(model, layer, site, study(model, layer, site, hidden));
+    solve_half(false);
     advance_feed_forward(model, layer, hidden);
   }
 
   // All statistics of the block come from its float weights.
   void quantize_at_once(Decoder& model, int layer, std::vector<Matrix>& hidden) {
-    std::map<Site, SiteKnowledge> knowledge;
-    for (const Site site : {Site::attn_in, Site::attn_out}) knowledge[site] = study(model, layer, site, hidden);
+    const std::vector<Tap> taps = model.taps(layer);
+    std::vector<SiteKnowledge> knowledge(taps.size());
+    const auto study_half = [&](bool attention, const std::vector<Matrix>& state) {
+      for (size_t i = 0; i < taps.size(); ++i)
+        if (is_in_attention(taps[i].site) == attention) knowledge[i] = study(model, layer, taps[i], state);
+    };
+    study_half(true, hidden);
     std::vector<Matrix> between = hidden;
     advance_attention(model, layer, between);
-    for (const Site site : {Site::ffn_in, Site::ffn_out}) knowledge[site] = study(model, layer, site, between);
+    study_half(false, between);
     between.clear();
-    for (const Site site : kSites) solve_site(model, layer, site, std::move(knowledge[site]));
+    for (size_t i = 0; i < taps.size(); ++i) solve_tap(model, layer, taps[i], std::move(knowledge[i]));
     advance_attention(model, layer, hidden);
     advance_feed_forward(model, layer, hidden);
   }
 
-  SiteKnowledge study(const Decoder& model, int layer, Site site, const std::vector<Matrix>& hidden) {
+  SiteKnowledge study(const Decoder& model, int layer, Tap tap, const std::vector<Matrix>& hidden) {
     SiteKnowledge out;
     const auto linears = model.linears(layer);
     const bool wanted = std::any_of(linears.begin(), linears.end(),
-                                    [&](const Linear& l) { return l.site == site && planned(l).on_grid(); });
+                                    [&](const Linear& l) { return l.tap == tap && planned(l).on_grid(); });
     if (!wanted) return out;
-    observer_.report({.stage = "calibrate",
-                      .detail = "layer " + std::to_string(layer) + " " + std::string(name_of(site)),
-                      .done = layer,
-                      .total = plan_.config.layers});
-    out.statistics = measure_site(model, layer, site, hidden);
+    const std::string expert = tap.expert < 0 ? "" : " expert " + std::to_string(tap.expert);
+    const std::string what = "layer " + std::to_string(layer) + " " + std::string(name_of(tap.site)) + expert;
+    observer_.report({.stage = "calibrate", .detail = what, .done = layer, .total = plan_.config.layers});
+    out.statistics = measure_tap(model, layer, tap, hidden);
     out.importance = out.statistics.mean_square();
+    if (tap.expert >= 0 && tap.site == Site::ffn_in && out.statistics.visits < kFewestExpertTokens)
+      observer_.warn(what + ": only " + std::to_string(out.statistics.visits) +
+                     " calibration tokens take this expert; it is calibrated on all tokens of the layer");
     return out;
   }
 
-  void solve_site(Decoder& model, int layer, Site site, SiteKnowledge knowledge) {
+  void solve_tap(Decoder& model, int layer, Tap tap, SiteKnowledge knowledge) {
     for (const Linear& linear : model.linears(layer)) {
-      if (linear.site != site || !planned(linear).on_grid()) continue;
+      if (linear.tap != tap || !planned(linear).on_grid()) continue;
       check_interrupt();
       solve(model, linear, knowledge);
     }

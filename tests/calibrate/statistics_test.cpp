@@ -24,12 +24,12 @@ TEST(Statistics, HessianIsTheMeanOuterProductOfTheSitesInput) {
   const Decoder model(Checkpoint::open(test::demo_model()));
   const auto hidden = hidden_states(model, 3);
   for (const Site site : {Site::attn_in, Site::attn_out}) {
-    const InputStatistics s = measure_site(model, 0, site, hidden);
+    const InputStatistics s = measure_tap(model, 0, {site}, hidden);
     const int64_t k = s.hessian.rows();
     std::vector<double> expected(static_cast<size_t>(k * k));
     int64_t tokens = 0;
     for (const Matrix& h : hidden) {
-      const Matrix x = model.site_input(0, site, h);
+      const Matrix x = model.tap_input(0, {site}, h);
       tokens += x.rows();
       for (int64_t t = 0; t < x.rows(); ++t)
         for (int64_t i = 0; i < k; ++i)
@@ -50,9 +50,9 @@ TEST(Statistics, DoesNotDependOnThreads) {
   const Decoder model(Checkpoint::open(test::demo_model()));
   const auto hidden = hidden_states(model, 5);
   set_threads(1);
-  const InputStatistics one = measure_site(model, 0, Site::ffn_out, hidden);
+  const InputStatistics one = measure_tap(model, 0, {Site::ffn_out}, hidden);
   set_threads(3);
-  const InputStatistics three = measure_site(model, 0, Site::ffn_out, hidden);
+  const InputStatistics three = measure_tap(model, 0, {Site::ffn_out}, hidden);
   set_threads(0);
   EXPECT_EQ(one.hessian, three.hessian);
 }

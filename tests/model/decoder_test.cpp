@@ -1,4 +1,5 @@
 // Properties of the forward pass on models made here; the second forward pass is the oracle.
+#include <algorithm>
 #include <cmath>
 
 #include "pare/base/threads.h"
@@ -28,9 +29,14 @@ std::vector<Case> all_cases() {
   LlamaOptions qwen3;
   qwen3.hf_class = "Qwen3ForCausalLM";
   qwen3.qk_norm = true;
-  return {{"llama", llama_like({})},        {"llama_biased", llama_like(biased)}, {"llama_tied", llama_like(tied)},
-          {"mistral", llama_like(mistral)}, {"qwen2", llama_like(qwen2)},         {"qwen3", llama_like(qwen3)},
-          {"opt_pre", opt_like(true, 32)},  {"opt_post", opt_like(false, 20)},    {"gpt2", gpt2_like()}};
+  LlamaOptions mixtral;
+  mixtral.hf_class = "MixtralForCausalLM";
+  mixtral.experts = 5;
+  return {{"mixtral", llama_like(mixtral)},     {"llama", llama_like({})},
+          {"llama_biased", llama_like(biased)}, {"llama_tied", llama_like(tied)},
+          {"mistral", llama_like(mistral)},     {"qwen2", llama_like(qwen2)},
+          {"qwen3", llama_like(qwen3)},         {"opt_pre", opt_like(true, 32)},
+          {"opt_post", opt_like(false, 20)},    {"gpt2", gpt2_like()}};
 }
 
 class EveryFamily : public testing::TestWithParam<Case> {
@@ -86,15 +92,17 @@ TEST_P(EveryFamily, StagesComposeExactly) {
 TEST_P(EveryFamily, SitesAreWhatTheirLinearsRead) {
   const Decoder model(stored(GetParam().model, dir_.path()));
   Matrix before = model.embed(tokens_);
+  const std::vector<Tap> taps = model.taps(0);
   for (const Site out : {Site::attn_out, Site::ffn_out}) {
-    const Matrix input = model.site_input(0, out, before);
+    if (std::ranges::find(taps, Tap{out}) == taps.end()) continue;
+    const Matrix input = model.tap_input(0, {out}, before);
     Matrix after = before;
     if (out == Site::attn_out)
       model.attention(0, after);
     else
       model.feed_forward(0, after);
     for (const Linear& linear : model.linears(0)) {
-      if (linear.site != out) continue;
+      if (linear.tap.site != out) continue;
       ASSERT_EQ(linear.shape.cols, input.cols());
       if (model.config().norm_place != NormPlace::input) continue;
       const Matrix w = model.weight(linear);
@@ -109,11 +117,55 @@ TEST_P(EveryFamily, SitesAreWhatTheirLinearsRead) {
   }
 }
 
+// Every token is seen by two experts; what an expert reads at its last projection follows from what it reads at first;
+// and told to take all tokens, it does.
+TEST(Experts, TapsHoldTheTokensThatTakeThem) {
+  TemporaryDirectory dir;
+  LlamaOptions o;
+  o.hf_class = "MixtralForCausalLM";
+  o.experts = 4;
+  const TinyModel tiny = llama_like(o);
+  const Decoder model(stored(tiny, dir.path()));
+  const auto tokens = some_tokens(40, 50);
+  Matrix hidden = model.embed(tokens);
+  model.attention(0, hidden);
+  int64_t visits = 0;
+  for (int e = 0; e < 4; ++e) {
+    const Matrix in = model.tap_input(0, {Site::ffn_in, e}, hidden),
+                 out = model.tap_input(0, {Site::ffn_out, e}, hidden);
+    EXPECT_EQ(in.rows(), out.rows());
+    EXPECT_EQ(out.cols(), o.ffn);
+    visits += in.rows();
+    const Matrix all = model.tap_input(0, {Site::ffn_in, e}, hidden, true);
+    ASSERT_EQ(all.rows(), 40);
+    int64_t at = 0;  // in is some of all, in their order
+    for (int64_t r = 0; r < in.rows(); ++r, ++at)
+      while (at < 40 && !std::equal(in.row(r), in.row(r) + in.cols(), all.row(at))) ++at;
+    EXPECT_LE(at, 40);
+    const auto linears = model.linears(0);
+    const auto weight = [&](Role role) {
+      return model.weight(
+          *std::ranges::find_if(linears, [&](const Linear& l) { return l.role == role && l.tap.expert == e; }));
+    };
+    const Matrix gate = weight(Role::expert_gate), up = weight(Role::expert_up);
+    for (int64_t r = 0; r < in.rows(); ++r) {
+      double g = 0, u = 0;
+      for (int64_t c = 0; c < in.cols(); ++c) {
+        g += double{gate(3, c)} * double{in(r, c)};
+        u += double{up(3, c)} * double{in(r, c)};
+      }
+      EXPECT_NEAR(out(r, 3), g / (1 + std::exp(-g)) * u, 1e-5);
+    }
+  }
+  EXPECT_EQ(visits, 80);
+}
+
 TEST_P(EveryFamily, ListsItsLinearsInTheOrderOfTheirSites) {
   const Decoder model(stored(GetParam().model, dir_.path()));
   const auto linears = model.linears(1);
-  EXPECT_TRUE(
-      std::is_sorted(linears.begin(), linears.end(), [](const Linear& a, const Linear& b) { return a.site < b.site; }));
+  EXPECT_TRUE(std::is_sorted(linears.begin(), linears.end(), [](const Linear& a, const Linear& b) {
+    return std::pair(a.tap.expert, a.tap.site) < std::pair(b.tap.expert, b.tap.site);
+  }));
   for (const Linear& linear : linears) {
     ASSERT_TRUE(GetParam().model.tensors.contains(linear.name)) << linear.name;
     const StoredFloats& stored_as = GetParam().model.at(linear.name);

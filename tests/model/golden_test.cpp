@@ -104,7 +104,18 @@ INSTANTIATE_TEST_SUITE_P(Golden, GoldenLogits,
                                                               "gpt_neo",
                                                               "gpt_neox",
                                                               "gptj",
-                                                              "mpt"})),
+                                                              "mpt",
+                                                              "mixtral",
+                                                              "phimoe",
+                                                              "qwen2_moe",
+                                                              "qwen2_moe_mixed",
+                                                              "qwen3_moe",
+                                                              "olmoe",
+                                                              "ernie4_5_moe",
+                                                              "glm4_moe",
+                                                              "deepseek_v2",
+                                                              "deepseek_v3",
+                                                              "minicpm3"})),
                          name_of_case);
 
 class GoldenHidden : public GoldenLogits {};
@@ -165,11 +176,11 @@ TEST_P(GoldenHidden, OutputsOfLinears) {
   const fs::path file = from_ / "hidden/hidden.safetensors";
   Matrix hidden = model_->embed(sequence(1));
   for (int layer = 0; layer < 2; ++layer)
-    for (const Site site : kSites) {
-      if (site == Site::ffn_in) model_->attention(layer, hidden);
-      const Matrix input = model_->site_input(layer, site, hidden);
+    for (const Tap tap : model_->taps(layer)) {
+      if (tap.site == Site::ffn_in) model_->attention(layer, hidden);
+      const Matrix input = model_->tap_input(layer, tap, hidden);
       for (const Linear& linear : model_->linears(layer)) {
-        if (linear.site != site) continue;
+        if (linear.tap != tap) continue;
         const std::string module = linear.name.substr(0, linear.name.size() - 7);
         Matrix out(input.rows(), linear.shape.rows);
         PackedMatrix::of_matrix(model_->weight(linear)).multiply(input, out.data(), out.cols());
@@ -181,7 +192,7 @@ TEST_P(GoldenHidden, OutputsOfLinears) {
         }
         EXPECT_LT(relative_difference(out, golden_tensor(file, "out." + module)), kTolerance) << module;
       }
-      if (site == Site::ffn_out) model_->feed_forward(layer, hidden);
+      if (tap.site == Site::ffn_out) model_->feed_forward(layer, hidden);
     }
 }
 

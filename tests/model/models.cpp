@@ -56,6 +56,7 @@ TinyModel llama_like(const LlamaOptions& o) {
                     {"bos_token_id", 1},
                     {"eos_token_id", 2},
                     {"torch_dtype", "float32"}};
+  if (o.experts > 0) b.model.config.update({{"num_local_experts", o.experts}, {"num_experts_per_tok", 2}});
   if (o.hf_class == "MistralForCausalLM")
     b.model.config["sliding_window"] = o.sliding_window > 0 ? Json(o.sliding_window) : Json();
   b.matrix("model.embed_tokens.weight", o.vocab, o.hidden);
@@ -74,9 +75,18 @@ TinyModel llama_like(const LlamaOptions& o) {
     linear("self_attn.k_proj", kv, o.hidden, o.attention_bias || qwen2);
     linear("self_attn.v_proj", kv, o.hidden, o.attention_bias || qwen2);
     linear("self_attn.o_proj", o.hidden, q, o.attention_bias);
-    linear("mlp.gate_proj", o.ffn, o.hidden, o.mlp_bias);
-    linear("mlp.up_proj", o.ffn, o.hidden, o.mlp_bias);
-    linear("mlp.down_proj", o.hidden, o.ffn, o.mlp_bias);
+    if (o.experts > 0) linear("block_sparse_moe.gate", o.experts, o.hidden, false);
+    for (int64_t e = 0; e < o.experts; ++e) {
+      const std::string expert = "block_sparse_moe.experts." + std::to_string(e) + ".";
+      linear(expert + "w1", o.ffn, o.hidden, false);
+      linear(expert + "w3", o.ffn, o.hidden, false);
+      linear(expert + "w2", o.hidden, o.ffn, false);
+    }
+    if (o.experts == 0) {
+      linear("mlp.gate_proj", o.ffn, o.hidden, o.mlp_bias);
+      linear("mlp.up_proj", o.ffn, o.hidden, o.mlp_bias);
+      linear("mlp.down_proj", o.hidden, o.ffn, o.mlp_bias);
+    }
     if (o.qk_norm) b.norm(at + "self_attn.q_norm.weight", o.head_dim);
     if (o.qk_norm) b.norm(at + "self_attn.k_norm.weight", o.head_dim);
   }

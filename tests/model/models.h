@@ -26,6 +26,7 @@ struct LlamaOptions {
   int64_t layers = 2, hidden = 32, ffn = 48, heads = 4, kv_heads = 2, head_dim = 8, vocab = 50, context = 64;
   bool attention_bias = false, mlp_bias = false, tied = false, qk_norm = false;
   int64_t sliding_window = 0;
+  int64_t experts = 0;  // Mixtral's, two for each token
 };
 TinyModel llama_like(const LlamaOptions& options);     // also Mistral, Qwen2 (biases of q, k, v), Qwen3
 TinyModel opt_like(bool pre_norm, int64_t embedding);  // hidden 32

@@ -192,8 +192,9 @@ TEST(Attention, EqualsItsFormula) {
     for (int64_t i = 0; i < q.size(); ++i) q.data()[i] = wave(i);
     for (int64_t i = 0; i < k.size(); ++i) k.data()[i] = wave(3 * i + 1) / 3;
     for (int64_t i = 0; i < v.size(); ++i) v.data()[i] = wave(7 * i + 2);
-    attend({s.heads, s.kv_heads, s.dim, s.window}, MatrixView(q).cols_between(0, q_width),
-           MatrixView(k).cols_between(0, kv_width), MatrixView(v).cols_between(0, kv_width), s.first, out.data());
+    attend({.heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.dim, .window = s.window},
+           MatrixView(q).cols_between(0, q_width), MatrixView(k).cols_between(0, kv_width),
+           MatrixView(v).cols_between(0, kv_width), s.first, out.data());
     for (int64_t t = 0; t < s.tokens; ++t)
       for (int64_t h = 0; h < s.heads; ++h) {
         const int64_t kv = h / (s.heads / s.kv_heads) * s.dim;

@@ -186,10 +186,37 @@ class Reference {
       for (double& v : y) v = std::max(v, 0.0);
       return linear(block(layer) + "fc2", y);
     }
-    Row gate = linear(block(layer) + "mlp.gate_proj", x);
-    const Row up = linear(block(layer) + "mlp.up_proj", x);
+    if (c_.contains("num_local_experts")) return mixture(block(layer) + "block_sparse_moe.", x);
+    return gated(block(layer) + "mlp.gate_proj", block(layer) + "mlp.up_proj", block(layer) + "mlp.down_proj", x);
+  }
+
+  Row gated(const std::string& gate_name, const std::string& up_name, const std::string& down_name,
+            const Row& x) const {
+    Row gate = linear(gate_name, x);
+    const Row up = linear(up_name, x);
     for (size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
-    return linear(block(layer) + "mlp.down_proj", gate);
+    return linear(down_name, gate);
+  }
+
+  // The two experts with the largest logits, weighted by the softmax over the two.
+  Row mixture(const std::string& at, const Row& x) const {
+    const Row logits = linear(at + "gate", x);
+    size_t first = 0, second = 1;
+    if (logits[1] > logits[0]) std::swap(first, second);
+    for (size_t e = 2; e < logits.size(); ++e) {
+      if (logits[e] > logits[first])
+        second = first, first = e;
+      else if (logits[e] > logits[second])
+        second = e;
+    }
+    const double share = 1 / (1 + std::exp(logits[second] - logits[first]));
+    Row out(x.size());
+    for (const auto& [expert, weight] : {std::pair{first, share}, {second, 1 - share}}) {
+      const std::string name = at + "experts." + std::to_string(expert) + ".";
+      const Row y = gated(name + "w1", name + "w3", name + "w2", x);
+      for (size_t i = 0; i < out.size(); ++i) out[i] += weight * y[i];
+    }
+    return out;
   }
 
   const TinyModel& m_;
