@@ -214,12 +214,14 @@ std::unique_ptr<HfReader> open(const HfFiles& files) { return std::make_unique<A
 
 Verdict accept(const Grid& wanted, bool ordered) {
   const auto* spec = std::get_if<AffineSpec>(&wanted);
-  if (!spec) return {{}, "AWQ files hold integer codes in groups", "choose an integer grid such as int4-g128-asym"};
+  if (!spec || spec->biased || spec->rows != 1)
+    return {{}, "AWQ files hold integer codes in groups", "choose an integer grid such as int4-g128-asym"};
   if (spec->bits != kBits) return {{}, fmt::format("AWQ files hold 4 bits, not {}", spec->bits), "choose --bits 4"};
   if (ordered)
     return {
         {}, "AWQ cannot store an order of the columns", "visit the columns by importance without storing the order"};
   AffineSpec narrowed = *spec;
+  narrowed.scale = ScaleKind::f16;
   narrowed.lowest_zero = 0;
   return {narrowed, "", ""};
 }

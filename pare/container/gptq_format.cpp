@@ -64,13 +64,14 @@ std::unique_ptr<HfReader> open(const HfFiles& files) { return std::make_unique<G
 template <GptqZeros kZeros>
 Verdict accept(const Grid& wanted, bool) {
   const auto* spec = std::get_if<AffineSpec>(&wanted);
-  if (!spec)
+  if (!spec || spec->biased || spec->rows != 1)
     return {{},
             "GPTQ files hold integer codes in groups, not the blocks of GGUF",
             "choose an integer grid such as int4-g128, or the gguf container"};
   if (spec->bits != 2 && spec->bits != 3 && spec->bits != 4 && spec->bits != 8)
     return {{}, fmt::format("GPTQ files hold 2, 3, 4 or 8 bits, not {}", spec->bits), "choose --bits 2, 3, 4 or 8"};
   AffineSpec narrowed = *spec;
+  narrowed.scale = ScaleKind::f16;
   if (kZeros == GptqZeros::minus_one && !spec->symmetric && narrowed.lowest_zero < 1) narrowed.lowest_zero = 1;
   return {narrowed, "", ""};
 }

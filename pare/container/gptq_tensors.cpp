@@ -7,12 +7,12 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <stdexcept>
 
 #include "pare/base/error.h"
 #include "pare/base/float_formats.h"
 #include "pare/container/bit_packing.h"
+#include "pare/container/hf_format.h"
 
 namespace pare {
 namespace {
@@ -20,22 +20,14 @@ namespace {
 int middle(int bits) { return 1 << (bits - 1); }
 int highest(int bits) { return (1 << bits) - 1; }
 
-[[noreturn]] void fail(const StoredTensor& t, std::string what, std::string expected, std::string got,
-                       std::string remedy = "the checkpoint is damaged or was written by a faulty tool") {
-  throw Error({.what = std::move(what),
-               .where = fmt::format("{}, tensor {}", t.file.string(), t.name),
-               .expected = std::move(expected),
-               .got = std::move(got),
-               .remedy = std::move(remedy)});
-}
-
 void require(const StoredTensor& t, std::string_view type, size_t rank) {
   if (t.type != type)
-    fail(t, "the tensor has another type than GPTQ files use", std::string(type), t.type,
-         "only 32-bit words are read; save the checkpoint with pack_dtype int32");
+    refuse_tensor(t, "the tensor has another type than GPTQ files use", std::string(type), t.type,
+                  "only 32-bit words are read; save the checkpoint with pack_dtype int32");
   const bool positive = std::all_of(t.shape.begin(), t.shape.end(), [](int64_t n) { return n > 0; });
   if (t.shape.size() != rank || !positive)
-    fail(t, "the tensor has a wrong shape", fmt::format("{} dimensions, none empty", rank), fmt::format("{}", t.shape));
+    refuse_tensor(t, "the tensor has a wrong shape", fmt::format("{} dimensions, none empty", rank),
+                  fmt::format("{}", t.shape));
 }
 
 std::vector<uint32_t> words_of(const StoredTensor& t) {
@@ -76,9 +68,9 @@ Plane<uint8_t> undo_minus_one(const GptqParts& parts, const GptqLayout& l, Plane
   const int top = highest(l.bits);
   for (uint8_t& field : fields.values()) {
     if (field == top && !whole_words)
-      fail(*parts.qzeros, "a zero point of this file is read differently by different programs",
-           fmt::format("fields below {} (GPTQ format v1 stores the zero minus one)", top), std::to_string(field),
-           "save the checkpoint again in the format gptq_v2");
+      refuse_tensor(*parts.qzeros, "a zero point of this file is read differently by different programs",
+                    fmt::format("fields below {} (GPTQ format v1 stores the zero minus one)", top),
+                    std::to_string(field), "save the checkpoint again in the format gptq_v2");
     field = static_cast<uint8_t>((field + 1) & top);
   }
   return fields;
@@ -106,44 +98,10 @@ void read_scales(const StoredTensor& t, DType dtype, Plane<float>& scales) {
     const float s = scales.data()[i];
     if (std::isfinite(s) && round_to_f16(s) == s) continue;
     const auto where = fmt::format("{} at [{}, {}]", s, i / scales.cols(), i % scales.cols());
-    if (!std::isfinite(s)) fail(t, "a scale is not finite", "finite numbers", where);
-    fail(t, "a scale is not exact in f16, and rounding it would change the weights", "scales exact in f16", where,
-         "save the checkpoint with f16 scales");
+    if (!std::isfinite(s)) refuse_tensor(t, "a scale is not finite", "finite numbers", where);
+    refuse_tensor(t, "a scale is not exact in f16, and rounding it would change the weights", "scales exact in f16",
+                  where, "save the checkpoint with f16 scales");
   }
-}
-
-DType scale_type(const StoredTensor& t) {
-  const auto dtype = dtype_from_name(t.type);
-  if (!dtype || (*dtype != DType::f16 && *dtype != DType::bf16 && *dtype != DType::f32))
-    fail(t, "scales have a type that is not supported", "f16, bf16 or f32", t.type);
-  return *dtype;
-}
-
-// The columns sorted by group; empty when they are already. Every group must have as many columns as the others.
-std::vector<int32_t> order_of(const GptqParts& parts, const GptqLayout& l) {
-  if (!parts.g_idx) return {};
-  const StoredTensor& t = *parts.g_idx;
-  std::vector<int32_t> group(static_cast<size_t>(l.cols));
-  std::memcpy(group.data(), t.bytes.data(), t.bytes.size());
-  std::vector<int64_t> members(static_cast<size_t>(l.groups));
-  for (size_t k = 0; k < group.size(); ++k) {
-    const int64_t g = group[k] < 0 ? group[k] + l.groups : group[k];  // as the reference's indexing
-    if (g < 0 || g >= l.groups)
-      fail(t, "a column belongs to a group that does not exist", fmt::format("0 to {}", l.groups - 1),
-           fmt::format("{} at {}", group[k], k));
-    group[k] = static_cast<int32_t>(g);
-    ++members[static_cast<size_t>(g)];
-  }
-  for (size_t g = 0; g < members.size(); ++g)
-    if (members[g] != l.group())
-      fail(t, "the groups have different sizes", fmt::format("{} columns in each", l.group()),
-           fmt::format("{} in group {}", members[g], g), "such files are not supported");
-  if (std::is_sorted(group.begin(), group.end())) return {};
-  std::vector<int32_t> order(group.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return group[static_cast<size_t>(a)] < group[static_cast<size_t>(b)]; });
-  return order;
 }
 
 void put(std::vector<std::byte>& to, const void* from, size_t size) {
@@ -162,31 +120,31 @@ GptqLayout gptq_layout(const GptqParts& parts) {
   l.rows = parts.qweight->shape[1];
   l.groups = parts.scales->shape[0];
   if (parts.scales->shape[1] != l.rows)
-    fail(*parts.scales, "the scales do not fit the codes", fmt::format("[groups, {}]", l.rows),
-         fmt::format("{}", parts.scales->shape));
+    refuse_tensor(*parts.scales, "the scales do not fit the codes", fmt::format("[groups, {}]", l.rows),
+                  fmt::format("{}", parts.scales->shape));
   const int64_t zero_words = parts.qzeros->shape[1];
   if (parts.qzeros->shape[0] != l.groups || zero_words > l.rows || 32 * zero_words % l.rows != 0)
-    fail(*parts.qzeros, "the zero points do not fit the scales", fmt::format("[{}, {} · bits / 32]", l.groups, l.rows),
-         fmt::format("{}", parts.qzeros->shape));
+    refuse_tensor(*parts.qzeros, "the zero points do not fit the scales",
+                  fmt::format("[{}, {} · bits / 32]", l.groups, l.rows), fmt::format("{}", parts.qzeros->shape));
   l.bits = static_cast<int>(32 * zero_words / l.rows);
   if (l.bits != 2 && l.bits != 3 && l.bits != 4 && l.bits != 8)
-    fail(*parts.qzeros, "GPTQ layers of this width are not supported", "2, 3, 4 or 8 bits", std::to_string(l.bits),
-         "quantize the original model to one of these");
+    refuse_tensor(*parts.qzeros, "GPTQ layers of this width are not supported", "2, 3, 4 or 8 bits",
+                  std::to_string(l.bits), "quantize the original model to one of these");
   const int64_t code_words = parts.qweight->shape[0];
   l.cols = 32 * code_words / l.bits;
   if (code_words % l.bits != 0 || l.rows % kPackRun != 0)
-    fail(*parts.qweight, "the layer is no multiple of 32 both ways",
-         fmt::format("[a multiple of {}, a multiple of 32] for {} bits", l.bits, l.bits),
-         fmt::format("{}", parts.qweight->shape));
+    refuse_tensor(*parts.qweight, "the layer is no multiple of 32 both ways",
+                  fmt::format("[a multiple of {}, a multiple of 32] for {} bits", l.bits, l.bits),
+                  fmt::format("{}", parts.qweight->shape));
   if (parts.g_idx) {
     require(*parts.g_idx, "i32", 1);
     if (parts.g_idx->shape[0] != l.cols)
-      fail(*parts.g_idx, "the list of groups does not fit the codes", fmt::format("[{}]", l.cols),
-           fmt::format("{}", parts.g_idx->shape));
+      refuse_tensor(*parts.g_idx, "the list of groups does not fit the codes", fmt::format("[{}]", l.cols),
+                    fmt::format("{}", parts.g_idx->shape));
   }
   if (l.cols % l.groups != 0)
-    fail(*parts.scales, "the groups do not divide the columns", fmt::format("a divisor of {}", l.cols),
-         fmt::format("{} groups", l.groups), "layers with a shorter last group are not supported");
+    refuse_tensor(*parts.scales, "the groups do not divide the columns", fmt::format("a divisor of {}", l.cols),
+                  fmt::format("{} groups", l.groups), "layers with a shorter last group are not supported");
   return l;
 }
 
@@ -208,7 +166,7 @@ Quantized decode_gptq(const GptqParts& parts, const GptqConvention& convention) 
   auto& affine = std::get<Affine>(q.params);
   read_scales(*parts.scales, scale_type(*parts.scales), affine.scale);
   if (!zeros.symmetric) affine.zero = std::move(zeros.values);
-  q.order = order_of(parts, l);
+  if (parts.g_idx) q.order = order_from_groups(*parts.g_idx, l.groups, l.cols);
   unpack_columns(l.bits, parts.qweight->bytes, q.order, q.codes);
   return q;
 }

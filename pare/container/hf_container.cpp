@@ -72,6 +72,7 @@ int64_t output_bytes(const HfFormat& format, const OutputPlan& plan) {
 // A group of 0 columns is the whole row.
 Grid resolved(Grid grid, int64_t cols) {
   if (auto* affine = std::get_if<AffineSpec>(&grid); affine && affine->group == 0) affine->group = cols;
+  if (auto* book = std::get_if<CodebookSpec>(&grid); book && book->group == 0) book->group = cols;
   return grid;
 }
 
@@ -182,6 +183,7 @@ const HfFormat kFloatFormat{.name = "safetensors", .accept = accept_none};
 
 std::vector<Container> hf_containers() {
   return {container_of<kGptqFormat>(), container_of<kGptqV2Format>(), container_of<kAwqFormat>(),
+          container_of<kCtFormat>(),   container_of<kCtW8A8Format>(), container_of<kBnbFormat>(),
           container_of<kFloatFormat>()};
 }
 

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <optional>
 
 #include "pare/base/error.h"
@@ -14,7 +15,8 @@
 namespace pare {
 
 std::span<const HfFormat* const> all_hf_formats() {
-  static constexpr const HfFormat* kAll[] = {&kGptqFormat, &kGptqV2Format, &kAwqFormat, &kFloatFormat};
+  static constexpr const HfFormat* kAll[] = {&kGptqFormat,   &kGptqV2Format, &kAwqFormat,  &kCtFormat,
+                                             &kCtW8A8Format, &kBnbFormat,    &kFloatFormat};
   return kAll;
 }
 
@@ -56,7 +58,7 @@ std::map<std::string, HfLayer> find_layers(const HfFiles& files, const HfSuffixe
   const std::string key = "." + std::string(suffixes.all.front());
   std::map<std::string, HfLayer> out;
   for (const StoredTensor& t : files.tensors) {
-    if (!t.name.ends_with(key)) continue;
+    if (!t.name.ends_with(key) || (suffixes.takes && !suffixes.takes(t))) continue;
     HfLayer layer{t.name.substr(0, t.name.size() - key.size()), {}};
     for (size_t i = 0; i < suffixes.all.size(); ++i) {
       const std::string name = layer.module + "." + std::string(suffixes.all[i]);
@@ -157,6 +159,38 @@ DType scale_type(const StoredTensor& t) {
   if (!dtype || (*dtype != DType::f16 && *dtype != DType::bf16 && *dtype != DType::f32))
     refuse_tensor(t, "scales have a type that is not supported", "f16, bf16 or f32", t.type);
   return *dtype;
+}
+
+ScaleKind scale_kind(DType type) {
+  return type == DType::f32 ? ScaleKind::f32 : type == DType::bf16 ? ScaleKind::bf16 : ScaleKind::f16;
+}
+DType scale_dtype(ScaleKind kind) {
+  return kind == ScaleKind::f32 ? DType::f32 : kind == ScaleKind::bf16 ? DType::bf16 : DType::f16;
+}
+
+std::vector<int32_t> order_from_groups(const StoredTensor& t, int64_t groups, int64_t cols) {
+  require_shape(t, "i32", {cols});
+  std::vector<int32_t> group(static_cast<size_t>(cols));
+  std::memcpy(group.data(), t.bytes.data(), t.bytes.size());
+  std::vector<int64_t> members(static_cast<size_t>(groups));
+  for (size_t k = 0; k < group.size(); ++k) {
+    const int64_t g = group[k] < 0 ? group[k] + groups : group[k];  // as the reference's indexing
+    if (g < 0 || g >= groups)
+      refuse_tensor(t, "a column belongs to a group that does not exist", fmt::format("0 to {}", groups - 1),
+                    fmt::format("{} at {}", group[k], k));
+    group[k] = static_cast<int32_t>(g);
+    ++members[static_cast<size_t>(g)];
+  }
+  for (size_t g = 0; g < members.size(); ++g)
+    if (members[g] * groups != cols)
+      refuse_tensor(t, "the groups have different sizes", fmt::format("{} columns in each", cols / groups),
+                    fmt::format("{} in group {}", members[g], g), "such files are not supported");
+  if (std::is_sorted(group.begin(), group.end())) return {};
+  std::vector<int32_t> order(group.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return group[static_cast<size_t>(a)] < group[static_cast<size_t>(b)]; });
+  return order;
 }
 
 void read_scales(const StoredTensor& t, std::span<float> out) {

@@ -88,7 +88,7 @@ std::span<const HfFormat* const> all_hf_formats();  // in the order in which the
 std::vector<Container> hf_containers();             // of the formats that are written
 
 // The rows, one file each. A row is a constant: it must not need code to run before main().
-extern const HfFormat kGptqFormat, kGptqV2Format, kAwqFormat, kFloatFormat;
+extern const HfFormat kGptqFormat, kGptqV2Format, kAwqFormat, kCtFormat, kCtW8A8Format, kBnbFormat, kFloatFormat;
 
 // ---- what formats have in common
 
@@ -101,10 +101,11 @@ void require_tensor(const StoredTensor& t, std::string_view type, size_t rank);
 void require_shape(const StoredTensor& t, std::string_view type, const std::vector<int64_t>& shape);
 
 // Layers whose tensors have these suffixes ("qweight" stands for "<module>.qweight"). The first makes the layer; those
-// in front of `optional` must be there too.
+// in front of `required` must be there too.
 struct HfSuffixes {
   std::vector<std::string_view> all;
   size_t required = 0;
+  std::function<bool(const StoredTensor&)> takes = {};  // asked about the first; empty: any
 };
 std::map<std::string, HfLayer> find_layers(const HfFiles& files, const HfSuffixes& suffixes);
 
@@ -125,6 +126,11 @@ int64_t one_group_size(const OutputPlan& plan, std::string_view format);
 void read_scales(const StoredTensor& t, std::span<float> out);
 // f16, bf16 or f32; throws Error for any other type.
 DType scale_type(const StoredTensor& t);
+ScaleKind scale_kind(DType type);  // of those three
+DType scale_dtype(ScaleKind kind);
+// The columns sorted by their group, as Quantized::order; empty when they are already. `t` is the group of each column.
+// Throws Error unless every group has as many columns as the others.
+std::vector<int32_t> order_from_groups(const StoredTensor& t, int64_t groups, int64_t cols);
 std::vector<std::byte> bytes_of(const void* data, size_t size);
 template <class T>
 std::vector<std::byte> bytes_of_values(std::span<const T> values) {

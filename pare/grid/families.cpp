@@ -33,8 +33,11 @@ int64_t windows_in(int64_t cols, int64_t window) { return (cols + window - 1) / 
 Affine make(AffineSpec spec, Shape s) {
   if (spec.group == 0) spec.group = s.cols;
   const int64_t groups = windows_in(s.cols, spec.group);
+  if (spec.biased) spec.symmetric = false, spec.lowest_zero = 0;
   const auto zero = static_cast<uint8_t>(spec.symmetric ? 1 << (spec.bits - 1) : spec.lowest_zero);
-  return {spec, Plane<float>(groups, s.rows), Plane<uint8_t>(groups, s.rows, zero)};
+  Affine p{spec, Plane<float>(groups, s.rows), Plane<uint8_t>(groups, s.rows, zero), {}};
+  if (spec.biased) p.bias = Plane<float>(groups, s.rows);
+  return p;
 }
 Block make(const BlockSpec& spec, Shape s) {
   const int64_t blocks = s.cols / traits(spec).columns;
@@ -49,7 +52,7 @@ SuperBlock make(const SuperBlockSpec& spec, Shape s) {
 }
 Codebook make(CodebookSpec spec, Shape s) {
   if (spec.group == 0) spec.group = s.cols;
-  return {spec, Plane<float>(windows_in(s.cols, spec.group), s.rows)};
+  return {spec, Plane<float>(windows_in(s.cols, spec.group), s.rows), {}, 1};
 }
 
 Lattice make(const LatticeSpec& spec, Shape s) {
@@ -62,7 +65,7 @@ Lattice make(const LatticeSpec& spec, Shape s) {
 
 Line line_of(const Affine& p, int64_t row, int64_t col) {
   const int64_t group = col / p.spec.group;
-  return {p.scale(group, row), as_float(p.zero(group, row)), 0};
+  return {p.scale(group, row), as_float(p.zero(group, row)), p.spec.biased ? -p.bias(group, row) : 0};
 }
 Line line_of(const Block& p, int64_t row, int64_t col) {
   const BlockTraits& t = traits(p.spec);
@@ -93,6 +96,7 @@ void gather(const Affine& p, int64_t row, int rows, int64_t col, lanes::LineLane
     out.scale.v[r] = scale[r];
     out.zero.v[r] = as_float(zero[r]);
   }
+  for (int r = 0; p.spec.biased && r < rows; ++r) out.min.v[r] = -p.bias(group, row + r);
 }
 void gather(const Block& p, int64_t row, int rows, int64_t col, lanes::LineLanes& out) {
   const BlockTraits& t = traits(p.spec);
@@ -171,6 +175,8 @@ int middle_of(const Grid& grid) {
 }
 bool has_mins(const Grid& grid) {
   if (const auto* block = std::get_if<BlockSpec>(&grid)) return traits(*block).mins;
+  const auto* affine = std::get_if<AffineSpec>(&grid);
+  if (affine) return affine->biased;
   const auto* super = std::get_if<SuperBlockSpec>(&grid);
   return super && traits(*super).mins;
 }

@@ -48,6 +48,7 @@ const BlockTraits& traits(const BlockSpec& spec);
 const SuperBlockTraits& traits(const SuperBlockSpec& spec);
 
 inline constexpr float kLargestF16 = 65504, kSmallestF16 = 0x1p-24f;
+inline constexpr float kSmallestScale = 0x1p-100f;  // of wider floats: its reciprocal is finite
 
 // The lines of `rows` consecutive rows at one column, by the same products as line_at.
 void gather_lines(const Params& params, int64_t row, int rows, int64_t col, lanes::LineLanes& out);

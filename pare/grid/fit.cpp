@@ -1,5 +1,6 @@
 // Which fit each family takes, and where the numbers it finds are stored.
 #include <algorithm>
+#include <vector>
 
 #include "pare/grid/families.h"
 
@@ -7,11 +8,15 @@ namespace pare {
 namespace {
 
 void fit_rows(Affine& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
+  if (p.spec.rows != 1) return;  // prepare() has
   lanes::ScaleFit fit;
   lanes::fit_affine(c, p.spec, search, fit);
   for (int r = 0; r < rows; ++r) {
     p.scale(window, row + r) = fit.scale.v[r];
-    p.zero(window, row + r) = static_cast<uint8_t>(fit.zero.v[r]);
+    if (p.spec.biased)
+      p.bias(window, row + r) = fit.zero.v[r];
+    else
+      p.zero(window, row + r) = static_cast<uint8_t>(fit.zero.v[r]);
   }
 }
 void fit_rows(Block& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
@@ -34,9 +39,34 @@ void fit_rows(SuperBlock& p, int64_t window, int64_t row, int rows, const lanes:
   for (int64_t j = 0; j < subs; ++j)
     for (int r = 0; r < rows; ++r) p.min(window * subs + j, row + r) = static_cast<uint8_t>(fit.min[j].v[r]);
 }
+// Stores the code of a scale; returns what it stands for.
+float nest(Codebook& p, int64_t window, int64_t row, float scale) {
+  Codebook::Nested& n = p.nested;
+  const auto at = static_cast<size_t>(row * p.scale.rows() + window), block = at / Codebook::Nested::kBlock;
+  const float absmax = n.absmax[block], wanted = absmax == 0 ? 0 : (scale - n.offset) / absmax;
+  const auto above = std::lower_bound(n.map.begin(), n.map.end(), wanted);
+  auto best = above == n.map.end() ? above - 1 : above;
+  if (best != n.map.begin() && wanted - *(best - 1) <= *best - wanted) --best;
+  n.codes[at] = static_cast<uint8_t>(best - n.map.begin());
+  return *best * absmax + n.offset;
+}
+
 void fit_rows(Codebook& p, int64_t window, int64_t row, int rows, const lanes::Columns& c, Search search) {
+  if (p.spec.rows != 1) return;  // prepare() has
   lanes::Lanes scale;
-  lanes::fit_table(c, level_table(p.spec.levels), p.spec.scale, search, scale);
+  const LevelTable& table = level_table(p.spec.levels);
+  if (p.spec.global) {
+    // Stored scales are those of the weights times the divisor.
+    std::vector<lanes::Lanes> scaled(static_cast<size_t>(c.count));
+    for (int64_t i = 0; i < c.count; ++i)
+      for (int r = 0; r < kLanes; ++r) scaled[static_cast<size_t>(i)].v[r] = c.x[i].v[r] * p.divisor;
+    lanes::fit_table({scaled.data(), c.importance, c.count}, table, p.spec.scale, search, scale);
+    for (int r = 0; r < rows; ++r) p.scale(window, row + r) = scale.v[r] / p.divisor;
+    return;
+  }
+  lanes::fit_table(c, table, p.spec.scale, search, scale);
+  if (p.spec.nested)
+    for (int r = 0; r < rows; ++r) scale.v[r] = nest(p, window, row + r, scale.v[r]);
   std::copy_n(scale.v, rows, p.scale.row(window) + row);
 }
 

@@ -12,14 +12,16 @@
 HWY_BEFORE_NAMESPACE();
 namespace pare::lanes::HWY_NAMESPACE {
 
-HWY_INLINE V positive_f16(V x) { return hn::Max(to_f16(x), number(kSmallestF16)); }
+HWY_INLINE V positive(ScaleKind kind, V x) {
+  return hn::Max(to_float(kind, x), number(kind == ScaleKind::f16 ? kSmallestF16 : kSmallestScale));
+}
 
 // ---- int-affine
 
-HWY_INLINE V symmetric_range(const Range& range, float top) {
+HWY_INLINE V symmetric_range(const Range& range, float top, ScaleKind kind) {
   const V magnitude = hn::Abs(range.extreme);
   const V span = hn::IfThenElse(hn::Gt(magnitude, hn::Zero(F())), magnitude, number(1));  // zeros: ±1, as the peers
-  return positive_f16(hn::Div(hn::Add(span, span), number(top)));
+  return positive(kind, hn::Div(hn::Add(span, span), number(top)));
 }
 
 void fit_symmetric(const Columns& c, const AffineSpec& spec, Search search, ScaleFit& out) {
@@ -27,10 +29,11 @@ void fit_symmetric(const Columns& c, const AffineSpec& spec, Search search, Scal
   const EvenLevels levels{number(-middle), number(top - middle)};
   for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
     const Range range = range_of(c, lane);
-    V scale = symmetric_range(range, top);
+    V scale = symmetric_range(range, top, spec.scale);
     if (search == Search::error) {
       const V start = quotient(number(middle), hn::Abs(range.extreme));
-      const V stored = positive_f16(search_scale(c, lane, start, false, levels, kSymmetricGroup[spec.bits - 2]));
+      const V stored =
+          positive(spec.scale, search_scale(c, lane, start, false, levels, kSymmetricGroup[spec.bits - 2]));
       const M better = hn::Lt(error_at(c, lane, stored, levels), error_at(c, lane, scale, levels));
       scale = hn::IfThenElse(better, stored, scale);
     }
@@ -45,11 +48,12 @@ struct ZeroPoint {
 };
 struct ZeroLimits {
   float top, lowest;
+  ScaleKind kind;
 };
 HWY_INLINE ZeroPoint zero_point(V lowest, V highest, const ZeroLimits& limits) {
   const V by_span = hn::Div(hn::Sub(highest, lowest), number(limits.top));
   const V by_top = hn::Div(highest, number(limits.top - limits.lowest));  // where the zero may not reach 0
-  const V scale = positive_f16(hn::Max(by_span, by_top));
+  const V scale = positive(limits.kind, hn::Max(by_span, by_top));
   const V zero = hn::Round(hn::Div(hn::Neg(lowest), scale));
   return {scale, clamp(zero, number(limits.lowest), number(limits.top))};
 }
@@ -63,7 +67,7 @@ HWY_INLINE ZeroPoint refitted(const ZeroPoint& p, const Sums& s, V w, V wx, cons
   const V zero = clamp(wanted, number(limits.lowest), number(limits.top)), moved = hn::Sub(p.zero, zero);
   const V xl = hn::Add(s.xl, hn::Mul(moved, wx));
   const V ll = hn::Add(s.ll, hn::Mul(moved, hn::Add(hn::Add(s.l, s.l), hn::Mul(moved, w))));
-  return {positive_f16(quotient(xl, ll)), zero};
+  return {positive(limits.kind, quotient(xl, ll)), zero};
 }
 
 HWY_INLINE ZeroPoint search_zero_point(const Columns& c, size_t lane, V lowest, V highest, const ZeroPoint& range,
@@ -99,7 +103,7 @@ HWY_INLINE ZeroPoint search_zero_point(const Columns& c, size_t lane, V lowest, 
 }
 
 void fit_zero_point(const Columns& c, const AffineSpec& spec, Search search, ScaleFit& out) {
-  const ZeroLimits limits{static_cast<float>((1 << spec.bits) - 1), static_cast<float>(spec.lowest_zero)};
+  const ZeroLimits limits{static_cast<float>((1 << spec.bits) - 1), static_cast<float>(spec.lowest_zero), spec.scale};
   const Factors& factors = kZeroPointGroup[spec.bits - 2];
   for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
     const Range range = range_of(c, lane);
@@ -114,7 +118,66 @@ void fit_zero_point(const Columns& c, const AffineSpec& spec, Search search, Sca
   }
 }
 
+// ---- a real bias in the place of the zero: value = scale code + bias, codes from 0
+
+struct Biased {
+  V scale, bias;
+};
+HWY_INLINE Biased biased_range(V lowest, V highest, float top, ScaleKind kind) {
+  return {positive(kind, hn::Div(hn::Sub(highest, lowest), number(top))), to_float(kind, lowest)};
+}
+
+HWY_INLINE Biased search_biased(const Columns& c, size_t lane, const Range& range, const Biased& first, float top,
+                                ScaleKind kind, const Factors& factors) {
+  V w = hn::Zero(F()), wx = hn::Zero(F());
+  for (int64_t i = 0; i < c.count; ++i) {
+    const V importance = load(c.importance[i], lane);
+    w = hn::Add(w, importance);
+    wx = hn::Add(wx, hn::Mul(importance, load(c.x[i], lane)));
+  }
+  const EvenLevels levels{hn::Zero(F()), number(top)};
+  const V middle = hn::Mul(hn::Add(range.lowest, range.highest), number(0.5f));
+  const V half = hn::Mul(hn::Sub(range.highest, range.lowest), number(0.5f));
+  enum { kBoth, kUpper, kLower, kCuts };
+  Biased best = first;
+  V least = number(3.0e38f);
+  for (int cut = kBoth; cut < kCuts; ++cut) {
+    float factor = factors.first;
+    for (int k = 0; k < factors.count; ++k, factor *= factors.ratio) {
+      const V shrunk = hn::Mul(half, number(1 / factor));
+      Biased p = biased_range(cut == kUpper ? range.lowest : hn::Sub(middle, shrunk),
+                              cut == kLower ? range.highest : hn::Add(middle, shrunk), top, kind);
+      if (k == 0) p = first;
+      for (int pass = 0; pass < 3; ++pass) {
+        const Sums s = sums_at<true>(c, lane, p.scale, hn::Div(number(1), p.scale), hn::Neg(p.bias), levels);
+        const M better = hn::Lt(s.error, least);
+        least = hn::IfThenElse(better, s.error, least);
+        best.scale = hn::IfThenElse(better, p.scale, best.scale);
+        best.bias = hn::IfThenElse(better, p.bias, best.bias);
+        // Weighted least squares of x = scale · level + bias for the same codes.
+        const V determinant = hn::Sub(hn::Mul(w, s.ll), hn::Mul(s.l, s.l));
+        const V slope = quotient(hn::Sub(hn::Mul(w, s.xl), hn::Mul(s.l, wx)), determinant);
+        p.scale = positive(kind, slope);
+        p.bias = to_float(kind, quotient(hn::Sub(wx, hn::Mul(p.scale, s.l)), w));
+      }
+    }
+  }
+  return best;
+}
+
+void fit_biased(const Columns& c, const AffineSpec& spec, Search search, ScaleFit& out) {
+  const float top = static_cast<float>((1 << spec.bits) - 1);
+  for (size_t lane = 0; lane < kLanes; lane += hn::Lanes(F())) {
+    const Range range = range_of(c, lane);
+    Biased p = biased_range(range.lowest, range.highest, top, spec.scale);
+    if (search == Search::error) p = search_biased(c, lane, range, p, top, spec.scale, kZeroPointGroup[spec.bits - 2]);
+    store(p.scale, out.scale, lane);
+    store(p.bias, out.zero, lane);
+  }
+}
+
 void FitAffine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out) {
+  if (spec.biased) return fit_biased(columns, spec, search, out);
   spec.symmetric ? fit_symmetric(columns, spec, search, out) : fit_zero_point(columns, spec, search, out);
 }
 

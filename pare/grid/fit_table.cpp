@@ -30,7 +30,8 @@ HWY_INLINE V to_stored(ScaleKind kind, V x) {
     case ScaleKind::f16:
       return to_f16(x);
     case ScaleKind::f32:
-      return x;
+    case ScaleKind::bf16:
+      return to_float(kind, x);
     case ScaleKind::e8m0:
       return to_power_of_two(x);
     case ScaleKind::ue4m3:

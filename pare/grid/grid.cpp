@@ -11,18 +11,24 @@
 namespace pare {
 namespace {
 
-constexpr double kF16Bits = 16;
-
 int64_t group_columns(const AffineSpec& spec, int64_t cols) { return spec.group > 0 ? spec.group : cols; }
+int64_t group_columns(const CodebookSpec& spec, int64_t cols) { return spec.group > 0 ? spec.group : cols; }
+
+// Weights under one scale.
+template <class Spec>
+double sharing(const Spec& spec, Shape s) {
+  const int64_t rows = spec.rows > 0 ? std::min(spec.rows, s.rows) : s.rows;
+  return static_cast<double>(group_columns(spec, s.cols) * rows);
+}
 
 std::string affine_name(const AffineSpec& spec) {
-  const std::string group = spec.group > 0 ? fmt::format("g{}", spec.group) : "row";
-  return fmt::format("int{}-{}-{}", spec.bits, group, spec.symmetric ? "sym" : "asym");
+  const std::string group = spec.rows == 0 ? "tensor" : spec.group > 0 ? fmt::format("g{}", spec.group) : "row";
+  return fmt::format("int{}-{}-{}", spec.bits, group, spec.biased ? "bias" : spec.symmetric ? "sym" : "asym");
 }
 
 double affine_bits(const AffineSpec& spec, Shape s) {
-  const double parameters = kF16Bits + (spec.symmetric ? 0 : spec.bits);
-  return spec.bits + parameters / static_cast<double>(group_columns(spec, s.cols));
+  const int scale = scale_bits(spec.scale), zero = spec.biased ? scale : spec.symmetric ? 0 : spec.bits;
+  return spec.bits + static_cast<double>(scale + zero) / sharing(spec, s);
 }
 
 // The combinations that have a name of their own.
@@ -36,21 +42,39 @@ constexpr NamedTable kNamedTables[] = {
     {"nvfp4", {CodebookSpec::Levels::e2m1, ScaleKind::ue4m3, 16, 0}},
     {"nvfp4", {CodebookSpec::Levels::e2m1, ScaleKind::ue4m3, 16, 64}},
     {"q1_0", {CodebookSpec::Levels::sign, ScaleKind::f16, 128, 0}},
+    {"nf4", {CodebookSpec::Levels::nf4, ScaleKind::f32, 64, 0}},
+    {"fp4", {CodebookSpec::Levels::fp4, ScaleKind::f32, 64, 0}},
+    {"fp8", {CodebookSpec::Levels::e4m3, ScaleKind::f16, 0, 0}},
+    {"mxfp8", {CodebookSpec::Levels::e4m3, ScaleKind::e8m0, 32, 0}},
+    {"llm-int8", {CodebookSpec::Levels::int8, ScaleKind::f32, 0, 0}},
+    {"nf4-dq", {CodebookSpec::Levels::nf4, ScaleKind::f32, 64, 0, 1, true}},
+    {"fp4-dq", {CodebookSpec::Levels::fp4, ScaleKind::f32, 64, 0, 1, true}},
+    {"fp8-tensor", {CodebookSpec::Levels::e4m3, ScaleKind::f16, 0, 0, 0}},
+    {"fp8-block", {CodebookSpec::Levels::e4m3, ScaleKind::f16, 128, 0, 128}},
+    {"nvfp4-global", {CodebookSpec::Levels::e2m1, ScaleKind::ue4m3, 16, 0, 1, false, true}},
 };
 
 std::string table_name(const CodebookSpec& spec) {
   for (const NamedTable& named : kNamedTables)
     if (named.spec == spec) return std::string(named.name);
-  constexpr std::string_view kScales[] = {"f16", "f32", "e8m0", "e4m3"};
+  if (spec.levels == CodebookSpec::Levels::e4m3 && spec.scale != ScaleKind::e8m0) {  // whatever float the scale is
+    for (const NamedTable& named : kNamedTables)
+      if (named.spec.levels == spec.levels && named.spec.group == spec.group && named.spec.rows == spec.rows)
+        return std::string(named.name);
+  }
+  constexpr std::string_view kScales[] = {"f16", "f32", "e8m0", "e4m3", "bf16"};
   const std::string group = spec.group > 0 ? fmt::format("g{}", spec.group) : "row";
   return fmt::format("{}-{}-{}", level_table(spec.levels).name, group, kScales[static_cast<size_t>(spec.scale)]);
 }
 
-int64_t group_columns(const CodebookSpec& spec, int64_t cols) { return spec.group > 0 ? spec.group : cols; }
-
 double table_bits(const CodebookSpec& spec, Shape s) {
-  return level_table(spec.levels).bits() +
-         static_cast<double>(scale_bits(spec.scale)) / static_cast<double>(group_columns(spec, s.cols));
+  const double scale = spec.nested ? 8 + 32.0 / Codebook::Nested::kBlock : scale_bits(spec.scale);
+  return level_table(spec.levels).bits() + scale / sharing(spec, s);
+}
+
+// Of grids whose windows share numbers; and of those with so many levels that a search finds little.
+bool apart(const CodebookSpec& spec) {
+  return spec.rows != 1 || spec.nested || spec.global || level_table(spec.levels).count > 16;
 }
 
 // Columns come in whole multiples of this.
@@ -68,6 +92,8 @@ void check_affine(const AffineSpec& spec, const std::string& tensor) {
                  .where = tensor,
                  .expected = "a positive group size, or 0 for the whole row",
                  .got = std::to_string(spec.group)});
+  if (spec.rows != 1 && (!spec.symmetric || spec.biased))
+    throw Error({.what = "scales shared by rows are for symmetric grids", .where = tensor});
   if (spec.lowest_zero < 0 || spec.lowest_zero >= top)
     throw Error({.what = "the lowest zero point leaves no codes above it",
                  .where = tensor,
@@ -96,8 +122,18 @@ std::span<const Grid> named_grids() {
     for (const BlockTraits& t : all_blocks()) all.push_back(BlockSpec{t.type});
     for (const SuperBlockTraits& t : all_super_blocks()) all.push_back(SuperBlockSpec{t.type});
     for (const NamedTable& t : kNamedTables)
-      if (t.spec.block == 0) all.push_back(t.spec);
+      if (t.spec.block == 0 && !apart(t.spec)) all.push_back(t.spec);
     for (const LatticeTraits& t : all_lattices()) all.push_back(LatticeSpec{t.type});
+    return all;
+  }();
+  return grids;
+}
+
+std::span<const Grid> shared_grids() {
+  static const std::vector<Grid> grids = [] {
+    std::vector<Grid> all;
+    for (const NamedTable& t : kNamedTables)
+      if (apart(t.spec)) all.push_back(t.spec);
     return all;
   }();
   return grids;

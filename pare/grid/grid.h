@@ -12,12 +12,18 @@
 
 namespace pare {
 
-// Groups of `group` columns of one row share a scale (exact in f16) and an integer zero: value = scale (code - zero).
+// How a scale is stored: three floats, a power of two, an E4M3 number without its sign.
+enum class ScaleKind : uint8_t { f16, f32, e8m0, ue4m3, bf16 };
+
+// Groups of `group` columns of one row share a scale and an integer zero: value = scale (code - zero).
 struct AffineSpec {
-  int bits = 4;           // 2…8
-  int64_t group = 128;    // columns; 0: the whole row
-  bool symmetric = true;  // zero = 2^(bits-1), not stored
-  int lowest_zero = 0;    // 1 where the file stores the zero minus one (GPTQ v1); highest is 2^bits - 1
+  int bits = 4;                      // 2…8
+  int64_t group = 128;               // columns; 0: the whole row
+  bool symmetric = true;             // zero = 2^(bits-1), not stored
+  int lowest_zero = 0;               // 1 where the file stores the zero minus one (GPTQ v1); highest is 2^bits - 1
+  ScaleKind scale = ScaleKind::f16;  // a float
+  bool biased = false;  // a real bias stored as the scale instead of a zero: value = scale code + bias (MLX)
+  int64_t rows = 1;     // that share a scale; 0: all. Others than 1 are symmetric and not biased
   bool operator==(const AffineSpec&) const = default;
 };
 
@@ -33,9 +39,6 @@ struct SuperBlockSpec {
   bool operator==(const SuperBlockSpec&) const = default;
 };
 
-// How a scale is stored: two floats, a power of two, an E4M3 number without its sign.
-enum class ScaleKind : uint8_t { f16, f32, e8m0, ue4m3 };
-
 // Codes name the levels of a fixed table; groups of columns of one row share a scale: value = scale · level[code].
 struct CodebookSpec {
   enum class Levels : uint8_t {
@@ -45,11 +48,18 @@ struct CodebookSpec {
     iq3_s,
     iq4_nl,
     e2m1,
-    sign
+    sign,
+    nf4,
+    fp4,
+    e4m3,
+    int8
   } levels = Levels::iq4_nl;  // levels.cpp holds the numbers
   ScaleKind scale = ScaleKind::f16;
-  int64_t group = 32;  // columns; 0: the whole row
-  int64_t block = 0;   // a multiple of group that divides the columns, where the file wants one; 0: the group
+  int64_t group = 32;   // columns; 0: the whole row
+  int64_t block = 0;    // a multiple of group that divides the columns, where the file wants one; 0: the group
+  int64_t rows = 1;     // that share a scale; 0: all
+  bool nested = false;  // scales of the matrix are codes themselves (bitsandbytes' double quantization)
+  bool global = false;  // stored scales are divided by one f32 of the whole matrix (NVFP4 of compressed-tensors)
   bool operator==(const CodebookSpec&) const = default;
 };
 
@@ -62,8 +72,9 @@ struct LatticeSpec {
 
 using Grid = std::variant<AffineSpec, BlockSpec, SuperBlockSpec, CodebookSpec, LatticeSpec>;
 
-std::span<const Grid> named_grids();                // those whose name says it all: "q4_k", "mxfp4", not "int4-g128"
-std::string name_of(const Grid& grid);              // "int4-g128-sym", "q4_k": as recipes, plans and reports spell it
+std::span<const Grid> named_grids();    // those whose name says it all: "q4_k", "mxfp4", not "int4-g128"
+std::span<const Grid> shared_grids();   // the same: windows share numbers (see prepare()), or there are many levels
+std::string name_of(const Grid& grid);  // "int4-g128-sym", "q4_k": as recipes, plans and reports spell it
 double bits_per_weight(const Grid& grid, Shape s);  // codes and stored parameters, container overhead excluded
 int64_t window_of(const Grid& grid, int64_t cols);  // columns fitted together
 // Throws Error when a matrix of this shape cannot lie on the grid (columns that are no multiple of the window, …).

@@ -44,6 +44,17 @@ HWY_INLINE V to_f16(V x) {
   return hn::CopySign(hn::IfThenElse(hn::Lt(magnitude, number(0x1p-14f)), subnormal, normal), x);
 }
 
+HWY_INLINE V to_bf16(V x) {  // finite x, to nearest even
+  const U u;
+  const auto bits = hn::BitCast(u, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
+  return hn::BitCast(F(), hn::AndNot(hn::Set(u, 0xFFFF), hn::Add(bits, hn::Add(hn::Set(u, 0x7FFF), odd))));
+}
+// A scale in one of the float kinds.
+HWY_INLINE V to_float(ScaleKind kind, V x) {
+  return kind == ScaleKind::f32 ? x : kind == ScaleKind::bf16 ? to_bf16(x) : to_f16(x);
+}
+
 // Smallest, largest and the signed extreme (the first of largest magnitude) of columns.
 struct Range {
   V lowest, highest, extreme;

@@ -59,7 +59,7 @@ void sanitize(Lanes* x, int64_t columns);
 void weigh(const Lanes* x, int64_t columns, const float* importance, bool larger_count_more, Lanes* out);
 
 struct ScaleFit {
-  Lanes scale, zero;
+  Lanes scale, zero;  // the bias, where biased
 };
 void fit_affine(const Columns& columns, const AffineSpec& spec, Search search, ScaleFit& out);
 void fit_table(const Columns& columns, const LevelTable& table, ScaleKind kind, Search search, Lanes& scale);

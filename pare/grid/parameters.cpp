@@ -23,19 +23,23 @@ SuperIndex super_index(const SuperBlock& p, int index) {
   return {SuperIndex::min, index - supers - subs};
 }
 
-int count(const Affine& p) { return p.spec.symmetric ? 1 : 2; }
+// Scales that rows share, and scales that are codes, cannot be moved one by one: nothing to revisit.
+int count(const Affine& p) { return p.spec.rows != 1 ? 0 : p.spec.symmetric ? 1 : 2; }
 int count(const Block& p) { return traits(p.spec).mins ? 2 : 1; }
 int count(const SuperBlock& p) {
   const SuperBlockTraits& t = traits(p.spec);
   return (t.mins ? 2 : 1) * static_cast<int>(1 + SuperBlock::kColumns / t.sub);
 }
 
-int count(const Codebook&) { return 1; }
+int count(const Codebook& p) { return p.spec.rows == 1 && !p.spec.nested && !p.spec.global; }
 int count(const Lattice& p) { return 1 + traits(p.spec).subs(); }
 
 Parameter get(const Affine& p, int64_t row, int64_t window, int index) {
   const int64_t first = window * p.spec.group, last = first + p.spec.group;
-  if (index == 0) return {first, last, p.scale(window, row), kSmallestF16, kLargestF16};
+  const float most = highest_scale(p.spec.scale);
+  if (index == 0)
+    return {first, last, p.scale(window, row), p.spec.scale == ScaleKind::f16 ? kSmallestF16 : kSmallestScale, most};
+  if (p.spec.biased) return {first, last, p.bias(window, row), -most, most};
   return {first, last, static_cast<float>(p.zero(window, row)), static_cast<float>(p.spec.lowest_zero),
           static_cast<float>((1 << p.spec.bits) - 1)};
 }
@@ -80,6 +84,8 @@ Parameter get(const Lattice& p, int64_t row, int64_t window, int index) {
 void put(Affine& p, int64_t row, int64_t window, int index, float x) {
   if (index == 0)
     p.scale(window, row) = x;
+  else if (p.spec.biased)
+    p.bias(window, row) = x;
   else
     p.zero(window, row) = static_cast<uint8_t>(x);
 }
@@ -113,7 +119,9 @@ void put(Lattice& p, int64_t row, int64_t window, int index, float x) {
 }
 
 // A number within the parameter's range, as it can be stored.
-float stored(const Affine&, int index, float x) { return index == 1 ? std::nearbyint(x) : round_to_f16(x); }
+float stored(const Affine& p, int index, float x) {
+  return index == 1 && !p.spec.biased ? std::nearbyint(x) : stored_scale(p.spec.scale, x);
+}
 float stored(const Block&, int, float x) { return round_to_f16(x); }
 float stored(const SuperBlock& p, int index, float x) {
   const auto kind = super_index(p, index).kind;
@@ -128,6 +136,7 @@ struct Slope {
 };
 Slope slope(const Affine& p, int64_t row, int64_t col, int index) {
   if (index == 0) return {1, 0};
+  if (p.spec.biased) return {0, 1};
   return {0, -p.scale(col / p.spec.group, row)};
 }
 Slope slope(const Block&, int64_t, int64_t, int index) { return index == 0 ? Slope{1, 0} : Slope{0, -1}; }

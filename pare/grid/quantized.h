@@ -4,7 +4,9 @@
 //      already rounded to the precision in which they are stored.
 //   2. round(strip) is allowed once the windows of its columns are fitted: it stores the codes of those columns and
 //      replaces the weights by the values that the codes stand for. It may be called again for the same columns.
-//   3. Nothing else passes between solver and grid on the way through the columns.
+//   3. Nothing else passes between solver and grid on the way through the columns. Numbers that windows or rows share
+//   are
+//      fixed by prepare(), once, from the whole matrix.
 //
 // Solvers that revisit (descent under the Hessian) ask three more questions: nearest / value / set at any time after
 // the fit, and parameter() for what is stored besides the codes. Nothing here knows who asks, or where it is written.
@@ -42,8 +44,9 @@ struct Strip {
 // Families, fulfilled for one matrix. Parameters are stored window-major (windows x rows): lane = row again.
 struct Affine {
   AffineSpec spec;      // group resolved: never 0
-  Plane<float> scale;   // groups x rows, every value exact in f16, may be negative
-  Plane<uint8_t> zero;  // groups x rows
+  Plane<float> scale;   // groups x rows, every value exact in spec.scale, may be negative
+  Plane<uint8_t> zero;  // groups x rows; 0 where biased
+  Plane<float> bias;    // groups x rows, exact in spec.scale; empty unless biased
 };
 struct Block {
   BlockSpec spec;
@@ -59,7 +62,15 @@ struct SuperBlock {
 };
 struct Codebook {
   CodebookSpec spec;   // group resolved: never 0
-  Plane<float> scale;  // groups x rows, every value exact in spec.scale
+  Plane<float> scale;  // groups x rows, every value exact in spec.scale (where nested or global: as computed)
+  // Where nested: scale = map[code] · absmax + offset, an absmax for 256 scales in the order of the matrix, row by row.
+  struct Nested {
+    static constexpr int64_t kBlock = 256;
+    std::vector<uint8_t> codes;  // rows x groups
+    std::vector<float> absmax, map;
+    float offset = 0;
+  } nested;
+  float divisor = 1;  // where global: scale = stored scale / divisor
 };
 struct Lattice {
   LatticeSpec spec;
@@ -89,6 +100,10 @@ struct Quantized {
   int64_t window() const;  // columns per window; the last one may be shorter only where the family allows it
   int64_t windows() const;
   int step() const;  // fewest columns that round() takes at once: 1 for every scalar grid
+
+  // Once, before the first fit, with the whole matrix as it is then: fixes what windows or rows share (scales of
+  // several rows, a scale of scales). Grids without such numbers do nothing.
+  void prepare(MatrixView w);
 
   // `w` is the whole matrix (rows x cols) as it is now; parallel over rows.
   void fit(int64_t window, MatrixView w, const FitHow& how);

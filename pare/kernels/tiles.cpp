@@ -25,8 +25,10 @@ struct Family {
   void operator()(const AffineSpec& s) const {
     t.bits = s.bits;
     t.window = s.group > 0 ? std::min(s.group, t.shape.cols) : t.shape.cols;
-    t.fixed_zero = s.symmetric ? 1 << (s.bits - 1) : -1;
-    t.run = s.symmetric ? 0 : t.window;
+    t.fixed_zero = s.biased ? 0 : s.symmetric ? 1 << (s.bits - 1) : -1;
+    t.run = t.fixed_zero < 0 ? t.window : 0;
+    t.mins = s.biased;
+    if (s.biased || s.scale != ScaleKind::f16) t.kind = TileKind::lines;
   }
   void operator()(const BlockSpec& s) const {
     if (has_mins(s)) return lines(s);
@@ -83,6 +85,7 @@ void store_lines(const Quantized& q, const Target& to) {
       const Line line = line_at(q.params, to.row + lane, g * to.t.window);
       std::memcpy(to.strip + g * kFloats + lane * 4, &line.scale, 4);
       if (to.t.mins) std::memcpy(to.strip + to.t.dmin_at + g * kFloats + lane * 4, &line.min, 4);
+      if (to.t.run > 0) to.strip[to.t.sub_at + g * kBytes + lane] = static_cast<std::byte>(line.zero);
     }
 }
 
@@ -251,6 +254,7 @@ void plain_unit(const Tiles& tiles, int64_t s, int64_t u, float* values) {
           scale *= static_cast<float>(static_cast<int8_t>(sub));
           break;
         case TileKind::lines:
+          if (zero < 0) zero = sub;
           if (t.mins) min = float_at(strip + t.dmin_at, window, lane);
           break;
       }

@@ -69,8 +69,12 @@ std::optional<Grid> parse_affine(std::string_view name) {
       spec.bits = static_cast<int>(*bits);
     } else if (word == "asym" || word == "sym") {
       spec.symmetric = word == "sym";
+    } else if (word == "bias") {
+      spec.biased = true, spec.symmetric = false;
     } else if (word == "row") {
       spec.group = 0;
+    } else if (word == "tensor") {
+      spec.group = 0, spec.rows = 0;
     } else {
       const auto group = word.starts_with("g") ? to_number(word.substr(1)) : std::nullopt;
       if (!group || *group < 1) return std::nullopt;
@@ -88,7 +92,8 @@ std::string known_recipes() {
 
 std::string known_grids() {
   std::string out;
-  for (const Grid& grid : named_grids()) out += name_of(grid) + ", ";
+  for (const auto grids : {named_grids(), shared_grids()})
+    for (const Grid& grid : grids) out += name_of(grid) + ", ";
   return out;
 }
 
@@ -96,14 +101,15 @@ std::string known_grids() {
 
 Target parse_target(std::string_view name) {
   const std::string key = folded(name);
-  for (const Grid& grid : named_grids())
-    if (key == name_of(grid)) return grid;
+  for (const auto grids : {named_grids(), shared_grids()})
+    for (const Grid& grid : grids)
+      if (key == folded(name_of(grid))) return grid;
   for (const DType type : {DType::f32, DType::f16, DType::bf16})
     if (key == info(type).name) return type;
   if (const auto grid = parse_affine(key)) return *grid;
   throw Error({.what = fmt::format("unknown grid \"{}\"", name),
                .where = "grid",
-               .expected = known_grids() + "int<2…8>[-g<columns>|-row][-sym|-asym], f32, f16 or bf16",
+               .expected = known_grids() + "int<2…8>[-g<columns>|-row|-tensor][-sym|-asym|-bias], f32, f16 or bf16",
                .code = ExitCode::usage});
 }
 

@@ -105,6 +105,7 @@ Feedback::Feedback(Matrix w, const HessianFactor& factor, const Grid& grid, cons
     place_ = factor.order;
   }
   importance_in_step_ = importance_in_steps();
+  q_.prepare(q_.order.empty() ? w : take_columns(w, q_.order));
   on_the_way_ = fits_on_the_way();
   if (!on_the_way_) fit_originals(w);
   weights_ = factor.order.empty() ? std::move(w) : take_columns(w, factor.order);

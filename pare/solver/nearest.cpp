@@ -22,6 +22,7 @@ void require_finite_weights(MatrixView w) {
 Quantized round_to_nearest(MatrixView w, const Grid& grid, const FitHow& how) {
   require_finite_weights(w);
   Quantized q(grid, w.shape());
+  q.prepare(w);
   FitHow fit = how;
   fit.nearest_follows = true;
   const int64_t columns = q.window();

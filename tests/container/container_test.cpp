@@ -78,7 +78,7 @@ TEST_F(Containers, EveryGridIsHeldExactlyOrRefusedInWords) {
         EXPECT_EQ(read->file_bytes(), container.output_bytes(plan));
         EXPECT_TRUE(read->grid_of_weight("blk.0.w.weight") == q.grid());
       }
-  EXPECT_EQ(held, 2 * 4 * 3 * 2 * 2 + 3 * 2 + 4);  // GPTQ v1 and v2, AWQ, GGUF
+  EXPECT_EQ(held, 2 * 4 * 3 * 2 * 2 + 3 * 2 + 7 * 3 * 2 + 3 + 4);  // GPTQ v1 and v2, AWQ, two of CT, GGUF
   EXPECT_GT(refused, 50);
 }
 

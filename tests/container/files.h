@@ -14,7 +14,7 @@
 
 #include "pare/base/error.h"
 #include "pare/base/float_formats.h"
-#include "pare/grid/quantized.h"
+#include "pare/grid/line.h"
 #include "tests/support/golden.h"
 
 namespace pare::test {
@@ -78,7 +78,11 @@ inline Quantized random_quantized(const Grid& grid, Shape shape, unsigned seed) 
   if (auto* affine = std::get_if<Affine>(&q.params)) {
     top = (1 << affine->spec.bits) - 1;
     scales(affine->scale);
-    if (!affine->spec.symmetric)
+    scales(affine->bias);
+    for (float& x : affine->scale.values()) x = stored_scale(affine->spec.scale, x);
+    for (float& x : affine->bias.values()) x = stored_scale(affine->spec.scale, x);
+    if (affine->spec.rows == 0) std::fill(affine->scale.values().begin(), affine->scale.values().end(), -0.25f);
+    if (!affine->spec.symmetric && !affine->spec.biased)
       for (uint8_t& z : affine->zero.values())
         z = static_cast<uint8_t>(
             affine->spec.lowest_zero +
@@ -86,6 +90,12 @@ inline Quantized random_quantized(const Grid& grid, Shape shape, unsigned seed) 
   } else if (auto* block = std::get_if<Block>(&q.params)) {
     top = block->spec.type == BlockSpec::Type::q4_0 ? 15 : 255;
     scales(block->scale);
+  } else if (std::holds_alternative<Codebook>(q.params)) {
+    top = codes_of(grid) - 1;
+    Matrix w(shape.rows, shape.cols);
+    scales(w);
+    q.prepare(w);
+    for (int64_t i = 0; i < q.windows(); ++i) q.fit(i, w, {.search = Search::range});
   } else {
     auto& super = std::get<SuperBlock>(q.params);
     const bool q4 = super.spec.type == SuperBlockSpec::Type::q4_k;

@@ -1,4 +1,7 @@
 // Checkpoints of the reference tools: read value by value as the tools read them, written back byte by byte.
+#include <bit>
+#include <cmath>
+
 #include "pare/container/checkpoint.h"
 #include "pare/container/hf_format.h"
 #include "pare/container/safetensors.h"
@@ -13,6 +16,7 @@ struct Golden {
   std::string directory;  // below golden/
   std::string format;     // the row that writes it; "": it is only read
   std::string says;       // what Checkpoint::quantization() must name
+  int steps = 0;          // of f32 that values may differ: LLM.int8's tools divide by 127 before or after the product
 };
 void PrintTo(const Golden& g, std::ostream* out) { *out << g.directory; }
 
@@ -20,7 +24,33 @@ const Golden kGoldens[] = {
     {"awq/llama_gemm_g128", "awq", "awq int4-g128-asym"},
     {"awq/llama_gemm_g32", "awq", "awq int4-g32-asym"},
     {"awq/opt_gemm_g64", "awq", "awq int4-g64-asym"},
+    {"ct/llama_w3a16_sym_g128_rtn", "compressed-tensors", "pack-quantized int3-g128-sym"},
+    {"ct/llama_w4a16_asym_g128_rtn", "compressed-tensors", "pack-quantized int4-g128-asym"},
+    {"ct/llama_w4a16_sym_channel_rtn", "compressed-tensors", "pack-quantized int4-"},
+    {"ct/llama_w4a16_sym_g128_gptq", "compressed-tensors", "pack-quantized int4-g128-sym"},
+    {"ct/llama_w4a16_sym_g128_rtn", "compressed-tensors", "pack-quantized int4-g128-sym"},
+    {"ct/llama_w4a16_sym_g32_gptq_actgroup_old", "", "pack-quantized int4-g32-sym"},
+    {"ct/llama_w4a16_sym_g32_gptq_actweight", "compressed-tensors", "pack-quantized int4-g32-sym"},
+    {"ct/llama_w5a16_asym_g32_rtn", "compressed-tensors", "pack-quantized int5-g32-asym"},
+    {"ct/llama_w8a16_sym_g128_rtn", "compressed-tensors", "pack-quantized int8-g128-sym"},
+    {"ct/opt_w4a16_asym_g128_gptq_actweight", "compressed-tensors", "pack-quantized int4-g128-asym"},
+    {"ct/llama_w8a8_int8", "compressed-tensors-w8a8", "int-quantized int8-"},
+    {"ct/llama_w8a8_int8_static", "compressed-tensors-w8a8", "int-quantized int8-tensor-sym"},
+    {"bnb/llama_nf4", "bnb", "bitsandbytes nf4"},
+    {"bnb/llama_fp4", "bnb", "bitsandbytes fp4"},
+    {"bnb/llama_nf4_dq", "bnb", "bitsandbytes nf4-dq"},
+    {"bnb/opt_nf4", "bnb", "bitsandbytes nf4"},
+    {"bnb/opt_fp4", "bnb", "bitsandbytes fp4"},
+    {"bnb/opt_nf4_dq", "bnb", "bitsandbytes nf4-dq"},
+    {"bnb/llama_int8", "bnb", "bitsandbytes int8-", 2},
+    {"bnb/opt_int8", "bnb", "bitsandbytes int8-", 2},
 };
+
+// How many steps of f32 lie between two numbers of one sign.
+int steps_between(float a, float b) {
+  if (a == b) return 0;
+  return std::abs(std::bit_cast<int32_t>(a) - std::bit_cast<int32_t>(b));
+}
 
 class HfGolden : public ::testing::TestWithParam<Golden> {
  protected:
@@ -50,7 +80,10 @@ TEST_P(HfGolden, ValuesEqualTheToolsBitForBit) {
     const auto& q = std::get<Quantized>(weight);
     const Matrix values = dequantize(q);
     ASSERT_EQ(values.cols(), e.shape[1]);
-    EXPECT_EQ(0, std::memcmp(values.data(), e.bytes.data(), e.bytes.size())) << e.name;
+    std::vector<float> tools(e.bytes.size() / sizeof(float));
+    std::memcpy(tools.data(), e.bytes.data(), e.bytes.size());
+    for (size_t i = 0; i < tools.size(); ++i)
+      ASSERT_LE(steps_between(values.data()[i], tools[i]), GetParam().steps) << e.name << " at " << i;
     EXPECT_TRUE(checkpoint_->grid_of_weight(name) == q.grid());
     EXPECT_EQ(checkpoint_->shape_of(name), q.shape());
     ++compared;
@@ -68,11 +101,15 @@ const HfFormat& format_named(const std::string& name) {
 TEST_P(HfGolden, WritingWhatWasReadGivesTheBytesBack) {
   if (GetParam().format.empty()) GTEST_SKIP() << "this variant is only read";
   const HfFormat& format = format_named(GetParam().format);
-  const DType floats = *dtype_from_name(checkpoint_->tensors().back().type == "f16" ? "f16" : "bf16");
+  const StoredTensor* norm = checkpoint_->find("model.norm.weight");
+  const DType floats = norm && norm->type == "f16" ? DType::f16 : DType::bf16;
   int layers = 0;
   for (const StoredTensor& t : checkpoint_->tensors()) {
-    const std::string name = t.name.substr(0, t.name.rfind('.')) + ".weight";
-    if (!t.name.ends_with(".scales") || !checkpoint_->grid_of_weight(name)) continue;
+    // Every layer has exactly one tensor of scales.
+    std::string name = t.name.substr(0, t.name.rfind('.'));
+    if (!name.ends_with(".weight")) name += ".weight";
+    const std::string last = t.name.substr(t.name.rfind('.') + 1);
+    if (last != "scales" && last != "weight_scale" && last != "absmax" && last != "SCB") continue;
     const Quantized q = std::get<Quantized>(checkpoint_->load(name));
     const OutputTensor planned{
         .name = name, .shape = {q.shape().rows, q.shape().cols}, .grid = q.grid(), .dtype = floats, .ordered = true};
@@ -84,8 +121,12 @@ TEST_P(HfGolden, WritingWhatWasReadGivesTheBytesBack) {
       ASSERT_TRUE(stored) << slots[i].name;
       EXPECT_EQ(parts[i].name, slots[i].name);
       EXPECT_EQ(info(slots[i].dtype).name, stored->type) << slots[i].name;
-      EXPECT_EQ(slots[i].shape, stored->shape) << slots[i].name;
       EXPECT_EQ(parts[i].bytes.size(), slot_bytes(slots[i])) << slots[i].name;
+      if (slots[i].name.find(".quant_state.") != std::string::npos) {  // filled up with spaces
+        EXPECT_EQ(Json::parse(text_of(parts[i].bytes)), Json::parse(text_of(stored->bytes))) << slots[i].name;
+        continue;
+      }
+      EXPECT_EQ(slots[i].shape, stored->shape) << slots[i].name;
       EXPECT_TRUE(text_of(parts[i].bytes) == text_of(stored->bytes)) << slots[i].name;
     }
     ++layers;

@@ -18,6 +18,10 @@ inline std::vector<Grid> all_grids() {
   grids.push_back(AffineSpec{4, 64, false, 1});
   grids.push_back(AffineSpec{3, 0, true, 0});
   grids.push_back(AffineSpec{4, 0, false, 1});
+  grids.push_back({AffineSpec{.bits = 4, .group = 64, .biased = true}});
+  grids.push_back({AffineSpec{.bits = 3, .group = 32, .scale = ScaleKind::bf16, .biased = true}});
+  grids.push_back({AffineSpec{.bits = 4, .group = 64, .scale = ScaleKind::f32}});
+  grids.push_back({AffineSpec{.bits = 5, .group = 32, .symmetric = false, .scale = ScaleKind::bf16}});
   for (const Grid& grid : named_grids()) grids.push_back(grid);
   return grids;
 }

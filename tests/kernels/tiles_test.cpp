@@ -24,6 +24,10 @@ std::vector<Case> cases() {
   std::vector<Case> all = {{kQ4_0, {1, 32}}, {kQ4_0, {33, 96}},  {kQ8_0, {16, 64}}, {kQ8_0, {47, 288}},
                            {kQ4K, {5, 256}}, {kQ4K, {35, 1280}}, {kQ6K, {17, 256}}, {kQ6K, {32, 768}}};
   for (const Grid& grid : named_grids()) all.push_back({grid, {21, 512}});
+  all.push_back({AffineSpec{.bits = 4, .group = 64, .biased = true}, {35, 192}});
+  all.push_back({AffineSpec{.bits = 3, .group = 32, .scale = ScaleKind::bf16, .biased = true}, {21, 64}});
+  all.push_back({AffineSpec{.bits = 8, .group = 0, .scale = ScaleKind::f32}, {19, 77}});
+  all.push_back({AffineSpec{.bits = 5, .group = 32, .symmetric = false, .scale = ScaleKind::bf16}, {33, 96}});
   for (int bits = 2; bits <= 8; ++bits)
     for (const bool symmetric : {true, false}) {
       all.push_back({affine(bits, 0, symmetric), {19, 77}});   // whole rows, a broken unit

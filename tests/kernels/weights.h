@@ -55,7 +55,10 @@ inline Quantized random_quantized(const Grid& grid, Shape shape, bool ordered, R
   if (auto* p = std::get_if<Affine>(&q.params)) {
     top = (1 << p->spec.bits) - 1;
     fill(p->scale, random);
-    if (!p->spec.symmetric) fill(p->zero, random, p->spec.lowest_zero, top);
+    fill(p->bias, random);
+    for (float& x : p->scale.values()) x = stored_scale(p->spec.scale, x);
+    for (float& x : p->bias.values()) x = stored_scale(p->spec.scale, x);
+    if (!p->spec.symmetric && !p->spec.biased) fill(p->zero, random, p->spec.lowest_zero, top);
   } else if (auto* b = std::get_if<Block>(&q.params)) {
     top = codes_of(grid) - 1;
     fill(b->scale, random);

@@ -84,6 +84,15 @@ std::vector<Grid> grids() {
     for (const int64_t group : {0, 32, 128})
       for (const bool symmetric : {true, false})
         out.push_back(AffineSpec{.bits = bits, .group = group, .symmetric = symmetric});
+  for (const int bits : {2, 3, 4, 5, 6, 8})
+    out.push_back(AffineSpec{.bits = bits, .group = bits % 2 ? 64 : 32, .symmetric = false, .biased = true});
+  return out;
+}
+// Also those whose scales are shared beyond a window, or are what the largest weight says.
+std::vector<Grid> grids_of_files() {
+  std::vector<Grid> out = grids();
+  out.insert(out.end(), shared_grids().begin(), shared_grids().end());
+  out.push_back(AffineSpec{.bits = 8, .group = 0, .rows = 0});
   return out;
 }
 
@@ -115,7 +124,7 @@ TEST(Cross, EverySolverGridAndContainer) {
   test::TemporaryDirectory directory;
   int written = 0;
   for (const Container& container : all_containers())
-    for (const Grid& wanted : grids())
+    for (const Grid& wanted : grids_of_files())
       for (const Solver& solver : kSolvers) {
         Verdict verdict = container.accept(wanted, solver.ordered);
         if (verdict.grid && container.place) verdict = container.place(*verdict.grid, kShape, DType::f16);

@@ -54,6 +54,86 @@ SecondTensor awq(const Module& m) {
   });
 }
 
+// ---- compressed-tensors
+
+// Field `index` of a string of b-bit fields, lowest bits first, in the words that start at `first`, `stride` apart.
+int field_of(const Module& m, const std::string& part, int64_t first, int64_t stride, int bits, int64_t index) {
+  int value = 0;
+  for (int i = 0; i < bits; ++i) {
+    const int64_t position = index * bits + i;
+    value |= static_cast<int>(m.word(part, first + position / 32 * stride) >> (position % 32) & 1u) << i;
+  }
+  return value;
+}
+
+const json& weights_of(const Module& m) {
+  const json& groups = m.config.at("config_groups");
+  for (const auto& [name, group] : groups.items())
+    for (const std::string target : group.at("targets"))
+      if (target == m.name) return group.at("weights");
+  return groups.at("group_0").at("weights");
+}
+
+//   weight_packed i32 [out, words]: code + 2^(b-1) along the inputs; weight_zero_point i32 [words, groups]: the same
+//   along the outputs; weight_scale [out, groups]; weight_shape [2]
+SecondTensor packed_ints(const Module& m) {
+  const json& weights = weights_of(m);
+  const int bits = weights.at("num_bits");
+  const auto shape = m.at("weight_shape").bytes;
+  const auto out = number_at<int64_t>(shape, 0), in = number_at<int64_t>(shape, 1);
+  const int64_t words = m.at("weight_packed").shape.at(1), groups = m.at("weight_scale").shape.at(1);
+  if (words != (in * bits + 31) / 32 || m.at("weight_packed").shape.at(0) != out)
+    throw std::runtime_error("compressed-tensors: the shapes of " + m.name);
+  if (weights.at("symmetric") == m.has("weight_zero_point"))
+    throw std::runtime_error("compressed-tensors: zero points of " + m.name);
+  return made(m, out, in, "ct", [&](int64_t n, int64_t k) {
+    const int64_t g = k / (in / groups);
+    const int zero =
+        m.has("weight_zero_point") ? field_of(m, "weight_zero_point", g, groups, bits, n) : 1 << (bits - 1);
+    const int code = field_of(m, "weight_packed", n * words, 1, bits, k);
+    return static_cast<float>(m.value("weight_scale", n * groups + g)) * static_cast<float>(code - zero);
+  });
+}
+
+//   weight i8 [out, in]; weight_scale [out, groups] or [1]
+SecondTensor plain_ints(const Module& m) {
+  const int64_t out = m.at("weight").shape.at(0), in = m.at("weight").shape.at(1);
+  const auto scales = static_cast<int64_t>(m.at("weight_scale").values.size());
+  return made(m, out, in, "ct", [&](int64_t n, int64_t k) {
+    const int64_t at = scales == 1 ? 0 : n * (scales / out) + k / (in / (scales / out));
+    return static_cast<float>(m.value("weight_scale", at)) * static_cast<float>(m.value("weight", n * in + k));
+  });
+}
+
+// ---- bitsandbytes: blocks run over the flattened matrix, the first of two codes stands in the high half of a byte
+SecondTensor four_bits(const Module& m) {
+  const json& config = m.config;
+  const std::string type = config.at("bnb_4bit_quant_type");
+  const json state = json::parse(m.at("weight.quant_state.bitsandbytes__" + type).bytes);
+  if (state.at("quant_type") != type || m.has("weight.nested_absmax") != config.at("bnb_4bit_use_double_quant"))
+    throw std::runtime_error("bitsandbytes: the config contradicts " + m.name);
+  const int64_t out = state.at("shape").at(0), in = state.at("shape").at(1), block = state.at("blocksize");
+  const std::string& codes = m.at("weight").bytes;
+  const auto absmax = [&](int64_t b) {
+    if (!m.has("weight.nested_absmax")) return static_cast<float>(m.value("weight.absmax", b));
+    const auto code = static_cast<unsigned char>(m.at("weight.absmax").bytes.at(static_cast<size_t>(b)));
+    const float scaled = static_cast<float>(m.value("weight.nested_quant_map", code)) *
+                         static_cast<float>(m.value("weight.nested_absmax", b / 256));
+    return scaled + state.at("nested_offset").get<float>();
+  };
+  return made(m, out, in, type, [&](int64_t n, int64_t k) {
+    const int64_t i = n * in + k;
+    const auto byte = static_cast<unsigned char>(codes.at(static_cast<size_t>(i / 2)));
+    return static_cast<float>(m.value("weight.quant_map", i % 2 == 0 ? byte >> 4 : byte & 15)) * absmax(i / block);
+  });
+}
+SecondTensor llm_int8(const Module& m) {
+  const int64_t out = m.at("weight").shape.at(0), in = m.at("weight").shape.at(1);
+  return made(m, out, in, "int8", [&](int64_t n, int64_t k) {
+    return static_cast<float>(m.value("weight", n * in + k) / 127.0f) * static_cast<float>(m.value("SCB", n));
+  });
+}
+
 // The part that makes a module, and the function that assembles it.
 struct Method {
   std::string part;
@@ -62,6 +142,14 @@ struct Method {
 Method method_of(const json& config) {
   const std::string name = config.value("quant_method", "");
   if (name == "awq") return {"qweight", awq};
+  if (name == "bitsandbytes")
+    return config.at("load_in_8bit") == true ? Method{"SCB", llm_int8} : Method{"weight.absmax", four_bits};
+  if (name == "compressed-tensors") {
+    const std::string format = config.at("format");
+    if (format == "pack-quantized") return {"weight_packed", packed_ints};
+    if (format == "int-quantized") return {"weight", plain_ints};
+    throw std::runtime_error("compressed-tensors: format " + format);
+  }
   throw std::runtime_error("a quantization method that the second reader does not know: " + name);
 }
 
