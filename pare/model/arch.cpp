@@ -42,6 +42,7 @@ constexpr std::string_view kRoleNames[] = {"token_embedding",
                                            "kv_a",
                                            "kv_a_norm",
                                            "kv_b",
+                                           "sinks",
                                            "attn_post_norm",
                                            "ffn_norm",
                                            "gate",
@@ -52,11 +53,16 @@ constexpr std::string_view kRoleNames[] = {"token_embedding",
                                            "router_correction",
                                            "expert_gate",
                                            "expert_up",
+                                           "expert_gate_up",
                                            "expert_down",
                                            "shared_router",
                                            "shared_gate",
                                            "shared_up",
                                            "shared_down",
+                                           "xielu_alpha_p",
+                                           "xielu_alpha_n",
+                                           "xielu_beta",
+                                           "xielu_eps",
                                            "ffn_post_norm",
                                            "final_norm",
                                            "head"};
@@ -69,6 +75,11 @@ std::string_view name_of(Role role) { return kRoleNames[static_cast<size_t>(role
 std::string_view name_of(Site site) { return kSiteNames[static_cast<size_t>(site)]; }
 
 bool is_in_attention(Site site) { return site <= Site::attn_out; }
+
+bool is_of_experts(Role role) {
+  return role == Role::expert_gate || role == Role::expert_up || role == Role::expert_gate_up ||
+         role == Role::expert_down;
+}
 
 bool is_per_expert(const TensorName& tensor) { return tensor.hf.find("{expert}") != std::string_view::npos; }
 
@@ -92,6 +103,7 @@ std::optional<Site> site_of(Role role) {
     case Role::gate_up:
     case Role::expert_gate:
     case Role::expert_up:
+    case Role::expert_gate_up:
     case Role::shared_gate:
     case Role::shared_up:
       return Site::ffn_in;
@@ -118,6 +130,11 @@ bool is_norm(Role role) {
     case Role::q_a_norm:
     case Role::kv_a_norm:
     case Role::router_correction:
+    case Role::sinks:
+    case Role::xielu_alpha_p:
+    case Role::xielu_alpha_n:
+    case Role::xielu_beta:
+    case Role::xielu_eps:
       return true;
     default:
       return false;
@@ -202,8 +219,11 @@ bool has_tensor(const Config& config, const TensorName& tensor, int layer) {
     case Role::router:
     case Role::expert_gate:
     case Role::expert_up:
+    case Role::expert_gate_up:
     case Role::expert_down:
       return config.has_experts(layer);
+    case Role::sinks:
+      return config.sinks;
     case Role::shared_router:
       return config.has_experts(layer) && config.moe->shared_gate;
     case Role::shared_gate:
@@ -245,6 +265,12 @@ std::string TensorNames::base(const TensorName& tensor, int layer, int expert) c
   fill("{}", layer);
   fill("{expert}", expert);
   return out;
+}
+
+std::string TensorNames::stacked_bias(const TensorName& tensor, int layer) const {
+  TensorName bias = tensor;
+  bias.hf = tensor.stacked_bias;
+  return base(bias, layer, 0);
 }
 
 namespace {

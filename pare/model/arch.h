@@ -30,6 +30,7 @@ enum class Role : uint8_t {
   kv_a,
   kv_a_norm,
   kv_b,
+  sinks,
   attn_post_norm,
   ffn_norm,
   gate,
@@ -40,11 +41,16 @@ enum class Role : uint8_t {
   router_correction,
   expert_gate,
   expert_up,
+  expert_gate_up,
   expert_down,
   shared_router,
   shared_gate,
   shared_up,
   shared_down,
+  xielu_alpha_p,
+  xielu_alpha_n,
+  xielu_beta,
+  xielu_eps,
   ffn_post_norm,
   final_norm,
   head,
@@ -60,6 +66,7 @@ bool is_in_attention(Site site);
 std::string_view name_of(Site site);
 std::optional<Site> site_of(Role role);  // nullopt: no linear of a block
 bool is_norm(Role role);                 // a vector, kept in f32
+bool is_of_experts(Role role);           // a linear of one expert
 
 // How GGUF orders the rows of q and k of this architecture.
 enum class RowOrder : uint8_t { as_is, interleaved_halves };
@@ -77,6 +84,8 @@ struct TensorName {
   Bias bias = Bias::none;
   bool (*present)(const Config& config) = nullptr;  // null: always, but for what has_tensor says
   bool bare = false;                                // stored under this name, without ".weight"
+  bool stacked = false;  // holds the matrices of all experts, one after another (transposed: each [in, out])
+  std::string_view stacked_bias = {};  // the experts' biases, experts x outputs; empty: none
 };
 
 // How config.json tells which layers slide.
@@ -127,6 +136,8 @@ class TensorNames {
   std::string bias(const TensorName& tensor, int layer = 0, int expert = 0) const {
     return base(tensor, layer, expert) + ".bias";
   }
+
+  std::string stacked_bias(const TensorName& tensor, int layer) const;
 
   struct Place {
     const TensorName* tensor = nullptr;

@@ -67,7 +67,10 @@ class Tile {
     mixed_.assign(static_cast<size_t>(rows() * shape.value_dim), 0.0f);
     scale_ = shape.scale != 0 ? shape.scale : 1 / std::sqrt(static_cast<float>(d));
     adjusts_ = shape.cap > 0 || !shape.slopes.empty();
-    softmax_.assign(static_cast<size_t>(rows()), Softmax(adjusts_ ? 1 : scale_));
+    const float softmax_scale = adjusts_ ? 1 : scale_;
+    softmax_.assign(static_cast<size_t>(rows()), Softmax(softmax_scale));
+    for (int64_t r = 0; r < rows() && !shape.sinks.empty(); ++r)
+      softmax_[static_cast<size_t>(r)].add_score(shape.sinks[static_cast<size_t>(head(r))] / softmax_scale);
     for (int64_t r = 0; r < rows(); ++r) std::copy_n(queries.row(query(r)) + head(r) * d, d, queries_.data() + r * d);
   }
 
@@ -125,8 +128,9 @@ class Tile {
   float weigh(std::span<float> scores, int64_t first_key, int64_t position, Softmax& softmax) const {
     const auto count = static_cast<int64_t>(scores.size());
     const int64_t last = std::clamp<int64_t>(position + 1 - first_key, 0, count);
-    const int64_t begin =
-        shape_.window > 0 ? std::clamp<int64_t>(position - shape_.window + 1 - first_key, 0, last) : 0;
+    int64_t seen = shape_.window > 0 ? position - shape_.window + 1 : 0;
+    if (shape_.chunk > 0) seen = std::max(seen, position / shape_.chunk * shape_.chunk);
+    const int64_t begin = std::clamp<int64_t>(seen - first_key, 0, last);
     std::fill(scores.begin(), scores.begin() + begin, 0.0f);
     std::fill(scores.begin() + last, scores.end(), 0.0f);
     return softmax.add(scores.subspan(static_cast<size_t>(begin), static_cast<size_t>(last - begin)));

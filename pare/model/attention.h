@@ -17,8 +17,10 @@ struct AttentionShape {
   float cap = 0;          // scaled scores become cap · tanh(score / cap); 0: no cap
   // Per head: what a key's score gains for each position that it stands at. Empty: nothing.
   std::span<const float> slopes = {};
-  float slope_scale = 1;    // of the gain
-  bool round_bias = false;  // the gain is rounded to bf16 before it is scaled
+  float slope_scale = 1;              // of the gain
+  bool round_bias = false;            // the gain is rounded to bf16 before it is scaled
+  int64_t chunk = 0;                  // a query sees only keys of its own run of so many positions; 0: all
+  std::span<const float> sinks = {};  // per head: a score that takes part in the softmax and gives nothing
 };
 // Source: Press et al. 2022 (arXiv 2108.12409), heads that are no power of two as there.
 std::vector<float> alibi_slopes(const Config& config);

@@ -51,8 +51,9 @@ void read_sizes(const ConfigKeys& keys, Config& c) {
   c.context = c.context > 0 ? keys.integer(context).value_or(c.context) : keys.need_integer(context);
   c.embedding = keys.integer({"word_embed_proj_dim"}).value_or(c.hidden);
   const auto ffn = keys.integer({"intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"});
-  if (!ffn && c.gated) keys.need_integer({"intermediate_size"});
-  c.ffn = ffn.value_or(c.hidden > 0 && c.hidden <= kMaxWidth ? 4 * c.hidden : 0);  // GPT-2's rule
+  if (!ffn && c.gated && c.ffn == 0) keys.need_integer({"intermediate_size"});
+  if (ffn || c.ffn == 0)
+    c.ffn = ffn.value_or(c.hidden > 0 && c.hidden <= kMaxWidth ? 4 * c.hidden : 0);  // GPT-2's rule
   if (const auto head_dim = keys.integer({"head_dim"}))
     c.head_dim = *head_dim;
   else if (c.head_dim == 0 && c.heads > 0)
@@ -71,7 +72,8 @@ Activation activation_of(const ConfigKeys& keys, const std::string& name) {
                 {"gelu_fast", Activation::gelu_tanh},
                 {"gelu_python", Activation::gelu},
                 {"relu", Activation::relu},
-                {"relu2", Activation::relu_squared}};
+                {"relu2", Activation::relu_squared},
+                {"xielu", Activation::xielu}};
   std::vector<std::string_view> known;
   for (const auto& entry : kNames) {
     if (entry.name == name) return entry.value;
@@ -148,6 +150,7 @@ void read_scaling(const ConfigKeys& keys, const ConfigKeys& scaling, int64_t con
   r.beta_fast = scaling.number({"beta_fast"}).value_or(r.beta_fast);
   r.beta_slow = scaling.number({"beta_slow"}).value_or(r.beta_slow);
   r.attention_factor = scaling.number({"attention_factor"}).value_or(0);
+  r.truncated = scaling.boolean({"truncate"}).value_or(true);
   r.mscale = scaling.number({"mscale"});
   r.mscale_all_dim = scaling.number({"mscale_all_dim"});
   if (r.kind != Rope::Kind::longrope) return;

@@ -19,7 +19,7 @@ enum class NormPlace : uint8_t {
   output,  // x + norm(f(x))          OLMo 2
   both,    // x + norm'(f(norm(x)))   Gemma 2
 };
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu_squared };
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu_squared, xielu };  // xielu: Config::gated is false
 enum class PositionKind : uint8_t { rope, learned, alibi };
 // Norms of q and k, of kind Config::norm, before the rotation.
 enum class QkNorm : uint8_t {
@@ -44,6 +44,7 @@ struct Rope {
   double beta_fast = 32, beta_slow = 1, attention_factor = 0;  // yarn; 0: derived
   std::optional<double> mscale, mscale_all_dim;                // yarn
   int64_t dims = 0;                                            // rotated dimensions of a head
+  bool truncated = true;                                       // yarn: the ramp's ends are whole dimensions
   bool interleaved = false;                                    // pairs are (2i, 2i + 1) instead of (i, i + dims / 2)
   std::vector<float> frequency_factors;  // GGUF's rope_freqs tensor, which divides the frequencies; empty: none
   std::vector<float> short_factors, long_factors;  // longrope: up to the original context, and beyond
@@ -62,12 +63,23 @@ struct Moe {
   bool shared_gate = false;       // its output is multiplied by the sigmoid of a projection of the input
   std::vector<bool> layers = {};  // which have experts; empty: all
   Score score = Score::softmax;
-  bool corrected = false;   // a vector is added to the scores by which experts are chosen (not to their weights)
-  bool normalized = false;  // the weights of the chosen are divided by their sum
-  float smallest_sum = 0;   // by which they are divided
-  float scale = 1;          // of the weights
-  float near = 0;           // sparse_mixer: relative distance to the best
+  bool corrected = false;     // a vector is added to the scores by which experts are chosen (not to their weights)
+  bool normalized = false;    // the weights of the chosen are divided by their sum
+  float smallest_sum = 0;     // by which they are divided
+  float scale = 1;            // of the weights
+  float near = 0;             // sparse_mixer: relative distance to the best
+  bool weighs_input = false;  // the weights multiply what experts read, not what they give
   int64_t groups = 1, groups_kept = 1;  // experts are chosen from the groups whose best (two, where corrected) are best
+};
+
+// A gate and a value of limited size. Their columns come in turns. Source: gpt-oss.
+struct ClampedGate {
+  float alpha = 1.702f, limit = 7;
+};
+
+// Queries of layers without rotation grow with their position. Source: Llama 4.
+struct Temperature {
+  float floor = 8192, scale = 0.1f;
 };
 
 // Attention whose queries, keys and values come through narrow projections, with a rotated part that all heads' keys
@@ -112,6 +124,11 @@ struct Config {
   float alibi_scale = 1;             // of the biases by position
   bool alibi_bf16 = false;           // slopes and biases are rounded to bf16
   QkNorm qk_norm = QkNorm::none;
+  bool rotated_norm = false;  // rotated q and k are divided by their root mean square
+  std::optional<Temperature> temperature;
+  int64_t attention_chunk = 0;  // in layers with rotation a token sees only its own run of so many; 0: all
+  bool sinks = false;           // each head has a score that takes part in the softmax and gives nothing
+  std::optional<ClampedGate> clamped_gate;
   std::optional<Moe> moe;
   std::optional<LatentAttention> latent;
   bool tied_head = false;

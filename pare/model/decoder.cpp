@@ -11,8 +11,8 @@
 #include "pare/base/interrupt.h"
 #include "pare/model/attention.h"
 #include "pare/model/elementwise.h"
+#include "pare/model/feed_forward.h"
 #include "pare/model/rope.h"
-#include "pare/model/routing.h"
 #include "pare/model/weights.h"
 
 namespace pare {
@@ -124,13 +124,12 @@ struct Decoder::Impl {
   Matrix head(const Matrix& hidden) const;
 
   Matrix attention_heads(int index, const Matrix& input, const Past& past) const;
-  std::vector<std::vector<Visit>> visits(int index, const Matrix& input) const;  // by expert
-  Matrix mixture(int index, const Matrix& input) const;
   Projected project(int index, const Matrix& input) const;
   Projected project_latent(int index, const Matrix& input, int64_t first) const;
   Matrix q_latent(int index, const Matrix& input) const;
   Matrix kv_latent(int index, const Matrix& down) const;
   void rotate_heads(int index, Projected& p, int64_t tokens, int64_t first) const;
+  void soften(const Temperature& t, Projected& p, int64_t tokens, int64_t first) const;
   Matrix normalized(const LayerWeights& of, Role norm, MatrixView x) const;
   // What a block's half reads, and how its output joins the state. Between the halves of a parallel block the state has
   // the block's input in further columns.
@@ -279,11 +278,29 @@ void Decoder::Impl::rotate_heads(int index, Projected& p, int64_t tokens, int64_
     norm(Role::q_norm, p.q, config.heads, p.q_stride);
     norm(Role::k_norm, p.k, config.kv_heads, p.k_stride);
   }
-  if (!config.rotates(index)) return;
+  if (!config.rotates(index)) {
+    if (config.temperature) soften(*config.temperature, p, tokens, first);
+    return;
+  }
   const Rope& rope = config.rope_of(index);
   const Frequencies frequencies = rope_frequencies(rope, first + tokens);
   rotate(rope, frequencies, p.q, tokens, config.heads, config.head_dim, p.q_stride, first);
   rotate(rope, frequencies, p.k, tokens, config.kv_heads, config.head_dim, p.k_stride, first);
+  if (!config.rotated_norm) return;
+  const auto norm = [&](float* x, int64_t heads, int64_t stride) {
+    normalize_heads(NormKind::rms, config.norm_eps, {}, x, tokens, heads, config.head_dim, stride);
+  };
+  norm(p.q, config.heads, p.q_stride);
+  norm(p.k, config.kv_heads, p.k_stride);
+}
+
+// Scales the queries by their position.
+void Decoder::Impl::soften(const Temperature& t, Projected& p, int64_t tokens, int64_t first) const {
+  for (int64_t i = 0; i < tokens; ++i) {
+    const float floors = std::floor(static_cast<float>(first + i + 1) / t.floor);
+    const float scale = std::log1p(floors) * t.scale + 1;
+    for (int64_t c = 0; c < config.q_width(); ++c) p.q[i * p.q_stride + c] *= scale;
+  }
 }
 
 Matrix Decoder::Impl::attention_heads(int index, const Matrix& input, const Past& past) const {
@@ -297,6 +314,8 @@ Matrix Decoder::Impl::attention_heads(int index, const Matrix& input, const Past
     keys = MatrixView(*past.keys).rows_between(0, length);
     values = MatrixView(*past.values).rows_between(0, length);
   }
+  const auto& norms = layer(index).norms;
+  const auto sinks = norms.find(Role::sinks);
   const AttentionShape shape{.heads = config.heads,
                              .kv_heads = config.kv_heads,
                              .head_dim = config.head_dim,
@@ -306,77 +325,11 @@ Matrix Decoder::Impl::attention_heads(int index, const Matrix& input, const Past
                              .cap = config.attention_cap,
                              .slopes = slopes,
                              .slope_scale = config.alibi_scale,
-                             .round_bias = config.alibi_bf16};
+                             .round_bias = config.alibi_bf16,
+                             .chunk = config.rotates(index) ? config.attention_chunk : 0,
+                             .sinks = sinks == norms.end() ? std::span<const float>() : sinks->second.weight};
   Matrix out(tokens, config.mixed_width());
   attend(shape, {p.q, tokens, config.q_width(), p.q_stride}, keys, values, past.length, out.data());
-  return out;
-}
-
-namespace {
-
-// What a feed-forward's last projection reads. `up` and `gate` are roles of `linears`; gate_up holds both.
-struct FeedForwardRoles {
-  Role gate = Role::gate, up = Role::up, down = Role::down;
-};
-constexpr FeedForwardRoles kDense, kExpert{Role::expert_gate, Role::expert_up, Role::expert_down},
-    kShared{Role::shared_gate, Role::shared_up, Role::shared_down};
-
-Matrix inner_of(const Config& config, const std::map<Role, LinearLayer>& linears, const FeedForwardRoles& roles,
-                MatrixView input) {
-  if (const auto fused = linears.find(Role::gate_up); fused != linears.end() && roles.up == Role::up) {
-    const Matrix both = fused->second.apply(input);
-    Matrix gate = copy_of(MatrixView(both).cols_between(0, config.ffn));
-    const Matrix up = copy_of(MatrixView(both).cols_between(config.ffn, 2 * config.ffn));
-    activate(config.activation, gate.data(), up.data(), gate.rows(), gate.cols());
-    return gate;
-  }
-  Matrix up = linears.at(roles.up).apply(input);
-  if (!config.gated) {
-    activate(config.activation, up.data(), nullptr, up.rows(), up.cols());
-    return up;
-  }
-  Matrix gate = linears.at(roles.gate).apply(input);
-  activate(config.activation, gate.data(), up.data(), gate.rows(), gate.cols());
-  return gate;
-}
-
-Matrix visitors(const Matrix& input, const std::vector<Visit>& visits) {
-  Matrix out(std::ssize(visits), input.cols());
-  for (size_t i = 0; i < visits.size(); ++i)
-    std::copy_n(input.row(visits[i].token), input.cols(), out.row(static_cast<int64_t>(i)));
-  return out;
-}
-
-}  // namespace
-
-std::vector<std::vector<Visit>> Decoder::Impl::visits(int index, const Matrix& input) const {
-  const auto correction = layer(index).norms.find(Role::router_correction);
-  return route(*config.moe, linear(index, Role::router).apply(input),
-               correction == layer(index).norms.end() ? std::span<const float>() : correction->second.weight);
-}
-
-// Experts in turn, so that sums have one order.
-Matrix Decoder::Impl::mixture(int index, const Matrix& input) const {
-  Matrix out(input.rows(), config.hidden);
-  const auto visited = visits(index, input);
-  for (size_t e = 0; e < visited.size(); ++e) {
-    if (visited[e].empty()) continue;
-    const auto& expert = layer(index).experts[e];
-    const Matrix y = expert.at(Role::expert_down).apply(inner_of(config, expert, kExpert, visitors(input, visited[e])));
-    for (size_t i = 0; i < visited[e].size(); ++i) {
-      float* to = out.row(visited[e][i].token);
-      const float* from = y.row(static_cast<int64_t>(i));
-      for (int64_t c = 0; c < out.cols(); ++c) to[c] += visited[e][i].weight * from[c];
-    }
-  }
-  if (config.moe->shared_ffn == 0) return out;
-  Matrix shared = linear(index, Role::shared_down).apply(inner_of(config, layer(index).linears, kShared, input));
-  if (config.moe->shared_gate) {
-    const Matrix gate = linear(index, Role::shared_router).apply(input);
-    for (int64_t r = 0; r < shared.rows(); ++r)
-      for (int64_t c = 0; c < shared.cols(); ++c) shared(r, c) *= 1 / (1 + std::exp(-gate(r, 0)));
-  }
-  add_rows(shared, out);
   return out;
 }
 
@@ -387,9 +340,8 @@ void Decoder::Impl::attention(int index, Matrix& hidden, const Past& past) const
 
 void Decoder::Impl::feed_forward(int index, Matrix& hidden) const {
   const Matrix input = input_of(index, Half::feed_forward, hidden);
-  Matrix output = config.has_experts(index)
-                      ? mixture(index, input)
-                      : linear(index, Role::down).apply(inner_of(config, layer(index).linears, kDense, input));
+  Matrix output = config.has_experts(index) ? mixture(config, layer(index), input)
+                                            : linear(index, Role::down).apply(dense_inner(config, layer(index), input));
   join(index, Half::feed_forward, std::move(output), hidden);
 }
 
@@ -453,12 +405,12 @@ std::vector<Linear> Decoder::linears(int layer) const {
   };
   for (const Site site : kSites)
     for (const TensorName& t : arch().tensors)
-      if (site_of(t.role) == site && !is_per_expert(t) && has_tensor(config(), t, layer))
+      if (site_of(t.role) == site && !is_of_experts(t.role) && has_tensor(config(), t, layer))
         add(t, {site}, weights.linears.at(t.role));
   for (size_t e = 0; e < weights.experts.size(); ++e)
     for (const Site site : kSites)
       for (const TensorName& t : arch().tensors)
-        if (site_of(t.role) == site && is_per_expert(t))
+        if (site_of(t.role) == site && is_of_experts(t.role) && weights.experts[e].contains(t.role))
           add(t, {site, static_cast<int>(e)}, weights.experts[e].at(t.role));
   return out;
 }
@@ -478,8 +430,8 @@ Matrix Decoder::tap_input(int layer, Tap tap, const Matrix& hidden, bool all_tok
   const LayerWeights& weights = impl_->layer(layer);
   if (tap.expert >= 0) {
     const auto expert = static_cast<size_t>(tap.expert);
-    if (!all_tokens) input = visitors(input, impl_->visits(layer, input)[expert]);
-    return tap.site == Site::ffn_in ? input : inner_of(config(), weights.experts[expert], kExpert, input);
+    if (!all_tokens) input = visitors(config(), input, visits_of(config(), weights, input)[expert]);
+    return tap.site == Site::ffn_in ? input : expert_inner(config(), weights, expert, input);
   }
   switch (tap.site) {
     case Site::attn_in:
@@ -492,9 +444,9 @@ Matrix Decoder::tap_input(int layer, Tap tap, const Matrix& hidden, bool all_tok
     case Site::attn_out:
       return impl_->attention_heads(layer, input, {});
     case Site::ffn_out:
-      return inner_of(config(), weights.linears, kDense, input);
+      return dense_inner(config(), weights, input);
     case Site::shared_out:
-      return inner_of(config(), weights.linears, kShared, input);
+      return shared_inner(config(), weights, input);
   }
   return input;
 }

@@ -117,6 +117,7 @@ HWY_AFTER_NAMESPACE();
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <stdexcept>
 
 #include "pare/base/threads.h"
 
@@ -211,6 +212,8 @@ void activate(Activation activation, float* x, const float* up, int64_t rows, in
       case Activation::relu:
         for (size_t i = 0; i < count; ++i) row[i] = std::max(row[i], 0.0f);
         break;
+      case Activation::xielu:
+        throw std::logic_error("xIELU has parameters");
       case Activation::relu_squared:
         for (size_t i = 0; i < count; ++i) row[i] = std::max(row[i], 0.0f) * std::max(row[i], 0.0f);
         break;
@@ -218,6 +221,11 @@ void activate(Activation activation, float* x, const float* up, int64_t rows, in
     if (!other) return;
     for (size_t i = 0; i < count; ++i) row[i] *= other[i];
   });
+}
+
+void Softmax::add_score(float score) {
+  highest_ = score;
+  sum_ = 1;
 }
 
 float Softmax::add(std::span<float> scores) {

@@ -31,6 +31,7 @@ class Softmax {
  public:
   explicit Softmax(float scale = 1) : scale_(scale) {}
   float add(std::span<float> scores);  // scores = exp(scale (scores - the highest so far))
+  void add_score(float score);         // one that weighs nothing else: before all add()
   float sum() const { return sum_; }
 
  private:

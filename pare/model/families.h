@@ -12,4 +12,8 @@ std::vector<Arch> llama_family();  // pre-norm, rotary, separate or fused projec
 std::vector<Arch> moe_family();    // with experts, or latent attention
 std::vector<Arch> gpt_family();    // what came before
 
+void read_granite(const ConfigKeys& keys, Config& config);  // its factors
+
+void read_rope_layers(const ConfigKeys& keys, Config& config);  // which layers rotate: all but every fourth, or a list
+
 }  // namespace pare

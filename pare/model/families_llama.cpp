@@ -118,6 +118,24 @@ constexpr TensorName kOlmo2Tensors[] = {
     kO,         kQNorm, kKNorm, row(Role::attn_post_norm, "model.layers.{}.post_attention_layernorm"),
     kGate,      kUp,    kDown,  row(Role::ffn_post_norm, "model.layers.{}.post_feedforward_layernorm"),
     kFinalNorm, kHead};
+constexpr TensorName bare(Role role, std::string_view hf) { return {.role = role, .hf = hf, .bare = true}; }
+constexpr TensorName kApertusTensors[] = {kEmbedding,
+                                          row(Role::attn_norm, "model.layers.{}.attention_layernorm"),
+                                          kQ,
+                                          kK,
+                                          kV,
+                                          kO,
+                                          kQNorm,
+                                          kKNorm,
+                                          row(Role::ffn_norm, "model.layers.{}.feedforward_layernorm"),
+                                          kUp,
+                                          kDown,
+                                          bare(Role::xielu_alpha_p, "model.layers.{}.mlp.act_fn.alpha_p"),
+                                          bare(Role::xielu_alpha_n, "model.layers.{}.mlp.act_fn.alpha_n"),
+                                          bare(Role::xielu_beta, "model.layers.{}.mlp.act_fn.beta"),
+                                          bare(Role::xielu_eps, "model.layers.{}.mlp.act_fn.eps"),
+                                          kFinalNorm,
+                                          kHead};
 // One norm for both halves.
 constexpr TensorName kCohereTensors[] = {kEmbedding, kAttnNorm, kQ,  kK,    kV,         kO,   kQNorm,
                                          kKNorm,     kGate,     kUp, kDown, kFinalNorm, kHead};
@@ -181,14 +199,15 @@ constexpr TensorName kPhiTensors[] = {kEmbedding,
 
 constexpr std::string_view kLlamaClasses[] = {"LlamaForCausalLM", "LLaMAForCausalLM"},
                            kMistralClasses[] = {"MistralForCausalLM"}, kQwen2Classes[] = {"Qwen2ForCausalLM"},
-                           kQwen3Classes[] = {"Qwen3ForCausalLM"}, kArceeClasses[] = {"ArceeForCausalLM"},
-                           kCohereClasses[] = {"CohereForCausalLM"}, kCohere2Classes[] = {"Cohere2ForCausalLM"},
-                           kGemmaClasses[] = {"GemmaForCausalLM"}, kGemma2Classes[] = {"Gemma2ForCausalLM"},
-                           kGemma3Classes[] = {"Gemma3ForCausalLM"}, kGlmClasses[] = {"GlmForCausalLM"},
-                           kGlm4Classes[] = {"Glm4ForCausalLM"}, kGraniteClasses[] = {"GraniteForCausalLM"},
-                           kNemotronClasses[] = {"NemotronForCausalLM"}, kOlmoClasses[] = {"OlmoForCausalLM"},
-                           kOlmo2Classes[] = {"Olmo2ForCausalLM"}, kPhiClasses[] = {"PhiForCausalLM"},
-                           kPhi3Classes[] = {"Phi3ForCausalLM"}, kSmolLm3Classes[] = {"SmolLM3ForCausalLM"},
+                           kQwen3Classes[] = {"Qwen3ForCausalLM"}, kApertusClasses[] = {"ApertusForCausalLM"},
+                           kArceeClasses[] = {"ArceeForCausalLM"}, kCohereClasses[] = {"CohereForCausalLM"},
+                           kCohere2Classes[] = {"Cohere2ForCausalLM"}, kGemmaClasses[] = {"GemmaForCausalLM"},
+                           kGemma2Classes[] = {"Gemma2ForCausalLM"}, kGemma3Classes[] = {"Gemma3ForCausalLM"},
+                           kGlmClasses[] = {"GlmForCausalLM"}, kGlm4Classes[] = {"Glm4ForCausalLM"},
+                           kGraniteClasses[] = {"GraniteForCausalLM"}, kNemotronClasses[] = {"NemotronForCausalLM"},
+                           kOlmoClasses[] = {"OlmoForCausalLM"}, kOlmo2Classes[] = {"Olmo2ForCausalLM"},
+                           kPhiClasses[] = {"PhiForCausalLM"}, kPhi3Classes[] = {"Phi3ForCausalLM"},
+                           kSmolLm3Classes[] = {"SmolLM3ForCausalLM"},
                            kStableLmClasses[] = {"StableLmForCausalLM", "StableLMEpochForCausalLM"},
                            kStarcoder2Classes[] = {"Starcoder2ForCausalLM"};
 
@@ -219,13 +238,6 @@ void read_cohere2(const ConfigKeys& keys, Config& c) {
   c.rope_layers = c.sliding_layers;
 }
 
-void read_granite(const ConfigKeys& keys, Config& c) {
-  c.embedding_scale = positive(keys, "embedding_multiplier", 1);
-  c.attention_scale = positive(keys, "attention_multiplier", 1);
-  c.residual_scale = positive(keys, "residual_multiplier", 1);
-  c.logit_scale = 1 / positive(keys, "logits_scaling", 1);
-}
-
 void read_olmo(const ConfigKeys& keys, Config& c) {
   c.qkv_clip = static_cast<float>(keys.number({"clip_qkv"}).value_or(0));
 }
@@ -237,18 +249,6 @@ void read_phi(const ConfigKeys& keys, Config& c) {
 void read_stablelm(const ConfigKeys& keys, Config& c) {
   c.parallel = c.shared_norm = keys.boolean({"use_parallel_residual"}).value_or(false);
   if (keys.boolean({"qk_layernorm"}).value_or(false)) c.qk_norm = QkNorm::heads;
-}
-
-void read_smollm3(const ConfigKeys& keys, Config& c) {
-  if (c.layers < 1 || c.layers > 10'000) return;  // refused with the other sizes
-  c.rope_layers.assign(static_cast<size_t>(c.layers), true);
-  const Json* flags = keys.find("no_rope_layers");  // 1: it has
-  if (flags && (!flags->is_array() || std::ssize(*flags) != c.layers))
-    keys.refuse("no_rope_layers", "one entry per layer", *flags);
-  const int64_t interval = keys.integer({"no_rope_layer_interval"}).value_or(4);
-  if (interval < 1) keys.refuse("no_rope_layer_interval", "at least 1", Json(interval));
-  for (int64_t i = 0; i < c.layers; ++i)
-    c.rope_layers[static_cast<size_t>(i)] = flags ? (*flags)[static_cast<size_t>(i)] != 0 : (i + 1) % interval != 0;
 }
 
 // ---- defaults
@@ -310,6 +310,25 @@ Config glm_defaults() {
 
 }  // namespace
 
+void read_granite(const ConfigKeys& keys, Config& c) {
+  c.embedding_scale = positive(keys, "embedding_multiplier", 1);
+  c.attention_scale = positive(keys, "attention_multiplier", 1);
+  c.residual_scale = positive(keys, "residual_multiplier", 1);
+  c.logit_scale = 1 / positive(keys, "logits_scaling", 1);
+}
+
+void read_rope_layers(const ConfigKeys& keys, Config& c) {
+  if (c.layers < 1 || c.layers > 10'000) return;  // refused with the other sizes
+  c.rope_layers.assign(static_cast<size_t>(c.layers), true);
+  const Json* flags = keys.find("no_rope_layers");  // 1: it has
+  if (flags && (!flags->is_array() || std::ssize(*flags) != c.layers))
+    keys.refuse("no_rope_layers", "one entry per layer", *flags);
+  const int64_t interval = keys.integer({"no_rope_layer_interval"}).value_or(4);
+  if (interval < 1) keys.refuse("no_rope_layer_interval", "at least 1", Json(interval));
+  for (int64_t i = 0; i < c.layers; ++i)
+    c.rope_layers[static_cast<size_t>(i)] = flags ? (*flags)[static_cast<size_t>(i)] != 0 : (i + 1) % interval != 0;
+}
+
 std::vector<Arch> llama_family() {
   std::vector<Arch> all = {
       {"llama", kLlamaClasses, "llama", kLlamaTensors, llama_defaults(), "model.", SlidingKeys::none, true},
@@ -365,6 +384,13 @@ std::vector<Arch> llama_family() {
                  .tensors = kGlmTensors,
                  .defaults = glm_defaults(),
                  .rotated_part = 0.5});
+  Config apertus = llama_defaults();
+  apertus.norm_eps = 1e-5;
+  apertus.activation = Activation::xielu;
+  apertus.gated = false;
+  apertus.qk_norm = QkNorm::head;
+  apertus.rope.theta = 12e6;
+  all.push_back({.name = "apertus", .hf_classes = kApertusClasses, .tensors = kApertusTensors, .defaults = apertus});
   Config glm4 = glm_defaults();
   glm4.norm_place = NormPlace::both;
   all.push_back(
@@ -416,7 +442,7 @@ std::vector<Arch> llama_family() {
                    c.tied_head = true;
                  }),
                  .sliding = SlidingKeys::switched,
-                 .read = read_smollm3});
+                 .read = read_rope_layers});
   all.push_back({.name = "stablelm",
                  .hf_classes = kStableLmClasses,
                  .tensors = kStableLmTensors,

@@ -119,6 +119,76 @@ constexpr TensorName kLatentTensors[] = {
     kFinalNorm,
     kHead};
 
+// ---- experts in one tensor
+
+constexpr TensorName stack(Role role, std::string_view hf, bool bare_name, bool transposed,
+                           std::string_view bias = {}) {
+  return {.role = role, .hf = hf, .transposed = transposed, .bare = bare_name, .stacked = true, .stacked_bias = bias};
+}
+
+constexpr TensorName kGraniteMoeTensors[] = {
+    kEmbedding,
+    kAttnNorm,
+    kQ,
+    kK,
+    kV,
+    kO,
+    kFfnNorm,
+    row(Role::router, "model.layers.{}.block_sparse_moe.router.layer"),
+    stack(Role::expert_gate_up, "model.layers.{}.block_sparse_moe.input_linear", false, false),
+    stack(Role::expert_down, "model.layers.{}.block_sparse_moe.output_linear", false, false),
+    kFinalNorm,
+    kHead};
+constexpr TensorName kDbrxTensors[] = {
+    row(Role::token_embedding, "transformer.wte"),
+    row(Role::attn_norm, "transformer.blocks.{}.norm_attn_norm.norm_1"),
+    row(Role::qkv, "transformer.blocks.{}.norm_attn_norm.attn.Wqkv"),
+    row(Role::o, "transformer.blocks.{}.norm_attn_norm.attn.out_proj"),
+    row(Role::ffn_norm, "transformer.blocks.{}.norm_attn_norm.norm_2"),
+    row(Role::router, "transformer.blocks.{}.ffn.router.layer"),
+    stack(Role::expert_gate, "transformer.blocks.{}.ffn.experts.mlp.w1", true, false),
+    stack(Role::expert_up, "transformer.blocks.{}.ffn.experts.mlp.v1", true, false),
+    stack(Role::expert_down, "transformer.blocks.{}.ffn.experts.mlp.w2", true, true),
+    row(Role::final_norm, "transformer.norm_f"),
+    row(Role::head, "lm_head"),
+};
+constexpr TensorName kLlama4Tensors[] = {
+    kEmbedding,
+    kAttnNorm,
+    kQ,
+    kK,
+    kV,
+    kO,
+    kFfnNorm,
+    row(Role::gate, "model.layers.{}.feed_forward.gate_proj"),
+    row(Role::up, "model.layers.{}.feed_forward.up_proj"),
+    row(Role::down, "model.layers.{}.feed_forward.down_proj"),
+    row(Role::router, "model.layers.{}.feed_forward.router"),
+    stack(Role::expert_gate_up, "model.layers.{}.feed_forward.experts.gate_up_proj", true, true),
+    stack(Role::expert_down, "model.layers.{}.feed_forward.experts.down_proj", true, true),
+    row(Role::shared_gate, "model.layers.{}.feed_forward.shared_expert.gate_proj"),
+    row(Role::shared_up, "model.layers.{}.feed_forward.shared_expert.up_proj"),
+    row(Role::shared_down, "model.layers.{}.feed_forward.shared_expert.down_proj"),
+    kFinalNorm,
+    kHead};
+constexpr TensorName kGptOssTensors[] = {kEmbedding,
+                                         kAttnNorm,
+                                         kQ,
+                                         kK,
+                                         kV,
+                                         kO,
+                                         bare(Role::sinks, "model.layers.{}.self_attn.sinks"),
+                                         kFfnNorm,
+                                         row(Role::router, "model.layers.{}.mlp.router", Bias::always),
+                                         stack(Role::expert_gate_up, "model.layers.{}.mlp.experts.gate_up_proj", true,
+                                               true, "model.layers.{}.mlp.experts.gate_up_proj_bias"),
+                                         stack(Role::expert_down, "model.layers.{}.mlp.experts.down_proj", true, true,
+                                               "model.layers.{}.mlp.experts.down_proj_bias"),
+                                         kFinalNorm,
+                                         kHead};
+constexpr std::string_view kGraniteMoeClasses[] = {"GraniteMoeForCausalLM"}, kDbrxClasses[] = {"DbrxForCausalLM"},
+                           kLlama4Classes[] = {"Llama4ForCausalLM"}, kGptOssClasses[] = {"GptOssForCausalLM"};
+
 constexpr std::string_view kMixtralClasses[] = {"MixtralForCausalLM"},
                            kPhiMoeClasses[] = {"PhimoeForCausalLM", "PhiMoEForCausalLM"},
                            kQwen2MoeClasses[] = {"Qwen2MoeForCausalLM"}, kQwen3MoeClasses[] = {"Qwen3MoeForCausalLM"},
@@ -131,6 +201,13 @@ constexpr std::string_view kMixtralClasses[] = {"MixtralForCausalLM"},
 
 constexpr int64_t kMostExperts = 4096;
 
+void check_counts(const ConfigKeys& keys, const Moe& moe) {
+  if (moe.experts < 1 || moe.experts > kMostExperts)
+    keys.refuse("num_experts", fmt::format("1 to {}", kMostExperts), Json(moe.experts));
+  if (moe.per_token < 1 || moe.per_token > moe.experts)
+    keys.refuse("num_experts_per_tok", fmt::format("1 to {}", moe.experts), Json(moe.per_token));
+}
+
 Moe need_moe(const ConfigKeys& keys, const Config& c) {
   Moe moe;
   moe.experts = keys.need_integer({"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"});
@@ -138,10 +215,7 @@ Moe need_moe(const ConfigKeys& keys, const Config& c) {
   moe.ffn = keys.integer({"moe_intermediate_size"}).value_or(c.ffn);
   moe.normalized = keys.boolean({"norm_topk_prob"}).value_or(false);
   moe.scale = static_cast<float>(keys.number({"routed_scaling_factor"}).value_or(1));
-  if (moe.experts < 1 || moe.experts > kMostExperts)
-    keys.refuse("num_experts", fmt::format("1 to {}", kMostExperts), Json(moe.experts));
-  if (moe.per_token < 1 || moe.per_token > moe.experts)
-    keys.refuse("num_experts_per_tok", fmt::format("1 to {}", moe.experts), Json(moe.per_token));
+  check_counts(keys, moe);
   return moe;
 }
 
@@ -277,6 +351,59 @@ void read_minicpm3(const ConfigKeys& keys, Config& c) {
     c.logit_scale = static_cast<float>(*base) / static_cast<float>(c.hidden);
 }
 
+void read_granite_moe(const ConfigKeys& keys, Config& c) {
+  read_granite(keys, c);
+  c.moe = need_moe(keys, c);
+  c.moe->score = Moe::Score::chosen_softmax;
+}
+
+void read_dbrx(const ConfigKeys& keys, Config& c) {
+  const auto attention = keys.object("attn_config"), ffn = keys.object("ffn_config");
+  if (!attention || !ffn) keys.refuse("attn_config and ffn_config", "two objects", Json());
+  c.kv_heads = attention->integer({"kv_n_heads"}).value_or(c.kv_heads);
+  c.qkv_clip = static_cast<float>(attention->number({"clip_qkv"}).value_or(0));
+  c.rope.theta = attention->number({"rope_theta"}).value_or(c.rope.theta);
+  Moe moe;
+  moe.experts = ffn->need_integer({"moe_num_experts"});
+  moe.per_token = ffn->need_integer({"moe_top_k"});
+  moe.ffn = ffn->need_integer({"ffn_hidden_size"});
+  check_counts(*ffn, moe);
+  const Json* norm = ffn->find("moe_normalize_expert_weights");
+  if (norm && *norm != 1) ffn->refuse("moe_normalize_expert_weights", "1 or null", *norm);
+  moe.normalized = norm != nullptr;
+  c.moe = moe;
+}
+
+void read_llama4(const ConfigKeys& keys, Config& c) {
+  Moe moe = need_moe(keys, c);
+  moe.ffn = moe.shared_ffn = c.ffn;
+  c.ffn = keys.integer({"intermediate_size_mlp"}).value_or(c.ffn);
+  moe.score = Moe::Score::sigmoid;
+  moe.weighs_input = true;
+  const int64_t every = keys.integer({"interleave_moe_layer_step"}).value_or(1);
+  if (every < 1) keys.refuse("interleave_moe_layer_step", "at least 1", Json(every));
+  const Json* listed = keys.find("moe_layers");
+  choose_layers(c, moe, [&](int64_t i) {
+    if (listed && listed->is_array()) return std::find(listed->begin(), listed->end(), Json(i)) != listed->end();
+    return (i + 1) % every == 0;
+  });
+  c.moe = moe;
+  read_rope_layers(keys, c);
+  c.rotated_norm = keys.boolean({"use_qk_norm"}).value_or(true);
+  c.attention_chunk = keys.integer({"attention_chunk_size"}).value_or(8192);
+  if (c.attention_chunk < 1) keys.refuse("attention_chunk_size", "at least 1", Json(c.attention_chunk));
+  if (keys.boolean({"attn_temperature_tuning"}).value_or(true))
+    c.temperature = Temperature{static_cast<float>(keys.number({"floor_scale"}).value_or(8192)),
+                                static_cast<float>(keys.number({"attn_scale"}).value_or(0.1))};
+}
+
+void read_gpt_oss(const ConfigKeys& keys, Config& c) {
+  c.moe = need_moe(keys, c);
+  c.moe->score = Moe::Score::chosen_softmax;
+  c.clamped_gate = ClampedGate{static_cast<float>(keys.number({"swiglu_alpha"}).value_or(1.702)),
+                               static_cast<float>(keys.number({"swiglu_limit"}).value_or(7))};
+}
+
 // ---- defaults
 
 template <class Change>
@@ -365,6 +492,44 @@ std::vector<Arch> moe_family() {
                    c.tied_head = true;
                  }),
                  .read = read_minicpm3});
+  all.push_back({.name = "granitemoe",
+                 .hf_classes = kGraniteMoeClasses,
+                 .tensors = kGraniteMoeTensors,
+                 .defaults = like_llama([](Config&) {}),
+                 .read = read_granite_moe});
+  all.push_back({.name = "dbrx",
+                 .hf_classes = kDbrxClasses,
+                 .tensors = kDbrxTensors,
+                 .defaults = like_llama([](Config& c) {
+                   c.norm = NormKind::layer;
+                   c.norm_eps = 1e-5;
+                   c.ffn = 1;  // all its feed-forwards are experts
+                 }),
+                 .base_prefix = "transformer.",
+                 .read = read_dbrx});
+  all.push_back({.name = "llama4_text",
+                 .hf_classes = kLlama4Classes,
+                 .tensors = kLlama4Tensors,
+                 .defaults = like_llama([](Config& c) {
+                   c.norm_eps = 1e-5;
+                   c.rope.theta = 500000;
+                   c.rope.interleaved = true;
+                 }),
+                 .read = read_llama4});
+  all.push_back({.name = "gpt_oss",
+                 .hf_classes = kGptOssClasses,
+                 .tensors = kGptOssTensors,
+                 .defaults = like_llama([](Config& c) {
+                   c.norm_eps = 1e-5;
+                   c.rope.theta = 150000;
+                   c.head_dim = 64;
+                   c.attention_bias = true;
+                   c.sliding_window = 128;
+                   c.sinks = true;
+                 }),
+                 .sliding = SlidingKeys::pattern,
+                 .sliding_pattern = 2,
+                 .read = read_gpt_oss});
   return all;
 }
 

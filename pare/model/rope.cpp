@@ -33,8 +33,9 @@ void apply_yarn(const Rope& r, std::vector<double>& frequencies) {
   const auto dimension_turning = [&](double turns) {
     return dims * std::log(static_cast<double>(r.original_context) / (turns * kTwoPi)) / (2 * std::log(r.theta));
   };
-  const double low = std::max(std::floor(dimension_turning(r.beta_fast)), 0.0);
-  double high = std::min(std::ceil(dimension_turning(r.beta_slow)), dims - 1);
+  double low = dimension_turning(r.beta_fast), high = dimension_turning(r.beta_slow);
+  if (r.truncated) low = std::floor(low), high = std::ceil(high);
+  low = std::max(low, 0.0), high = std::min(high, dims - 1);
   if (high == low) high += 0.001;
   for (size_t i = 0; i < frequencies.size(); ++i) {
     const double slow = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);

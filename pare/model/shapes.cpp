@@ -18,6 +18,12 @@ class Checker {
 
   void check(const TensorName& t, int layer) const {
     const Shape shape = expected_shape(config_, t.role);
+    if (t.stacked) {
+      const Shape one = t.transposed ? Shape{shape.cols, shape.rows} : shape;
+      compare(names_.weight(t, layer), {config_.moe->experts * one.rows, one.cols});
+      if (!t.stacked_bias.empty()) compare(names_.stacked_bias(t, layer), {config_.moe->experts, shape.rows});
+      return;
+    }
     if (is_per_expert(t)) {
       for (int e = 0; e < config_.moe->experts; ++e) compare(names_.weight(t, layer, e), shape);
       return;
@@ -132,8 +138,17 @@ Shape expected_shape(const Config& c, Role role) {
     case Role::expert_gate:
     case Role::expert_up:
       return {c.moe->ffn, c.hidden};
+    case Role::expert_gate_up:
+      return {2 * c.moe->ffn, c.hidden};
     case Role::expert_down:
       return {c.hidden, c.moe->ffn};
+    case Role::sinks:
+      return {1, c.heads};
+    case Role::xielu_alpha_p:
+    case Role::xielu_alpha_n:
+    case Role::xielu_beta:
+    case Role::xielu_eps:
+      return {1, 1};
     case Role::shared_router:
       return {1, c.hidden};
     case Role::shared_gate:

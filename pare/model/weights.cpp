@@ -46,6 +46,20 @@ std::vector<float> load_norm(const Checkpoint& checkpoint, const std::vector<std
   return out;
 }
 
+float norm_offset_of(const Config& config, Role role) {
+  switch (role) {
+    case Role::router_correction:
+    case Role::sinks:
+    case Role::xielu_alpha_p:
+    case Role::xielu_alpha_n:
+    case Role::xielu_beta:
+    case Role::xielu_eps:
+      return 0;
+    default:
+      return config.norm_offset;
+  }
+}
+
 // Rows [first, last) of a matrix of floats in any type.
 void to_f32_rows(const FloatTensor& t, int64_t first, int64_t last, float* out) {
   const int64_t cols = t.shape[1];
@@ -73,6 +87,18 @@ LinearLayer::LinearLayer(std::shared_ptr<const Checkpoint> checkpoint, std::stri
     shape_ = weight_.shape();
   }
   if (!bias.empty()) bias_ = load_vector(*checkpoint_, bias);
+}
+
+LinearLayer::LinearLayer(std::shared_ptr<const Checkpoint> checkpoint, std::string name, FloatTensor slice,
+                         bool transposed, std::vector<float> bias)
+    : checkpoint_(std::move(checkpoint)), name_(std::move(name)), bias_(std::move(bias)) {
+  if (transposed) {
+    conv1d_ = std::move(slice);
+    shape_ = {conv1d_.shape[1], conv1d_.shape[0]};
+  } else {
+    weight_ = packed(checkpoint_, name_, std::move(slice));
+    shape_ = weight_.shape();
+  }
 }
 
 Matrix LinearLayer::apply(MatrixView x) const {
@@ -130,12 +156,41 @@ int64_t LinearLayer::bytes() const {
   return weight.empty() ? static_cast<int64_t>(conv1d_.bytes.size()) : weight.bytes();
 }
 
+namespace {
+
+void load_stack(const std::shared_ptr<const Checkpoint>& checkpoint, const TensorNames& names, const TensorName& t,
+                int layer, const Config& config, LayerWeights& into) {
+  const std::string name = names.weight(t, layer);
+  const Weight weight = checkpoint->load(name);
+  const auto* stack = std::get_if<FloatTensor>(&weight);
+  if (!stack) throw Error({.what = "experts in one quantized tensor are not supported", .where = name});
+  const Shape shape = expected_shape(config, t.role);
+  const auto experts = static_cast<size_t>(config.moe->experts), bytes = stack->bytes.size() / experts;
+  Matrix biases;
+  if (!t.stacked_bias.empty())
+    biases = std::get<FloatTensor>(checkpoint->load(names.stacked_bias(t, layer))).to_matrix();
+  into.experts.resize(experts);
+  for (size_t e = 0; e < experts; ++e) {
+    FloatTensor slice{stack->dtype, {shape.rows, shape.cols}, stack->bytes.subspan(e * bytes, bytes)};
+    if (t.transposed) std::swap(slice.shape[0], slice.shape[1]);
+    std::vector<float> bias;
+    if (!biases.empty()) {
+      const float* row = biases.row(static_cast<int64_t>(e));
+      bias.assign(row, row + biases.cols());
+    }
+    into.experts[e][t.role] = LinearLayer(checkpoint, name, std::move(slice), t.transposed, std::move(bias));
+  }
+}
+
+}  // namespace
+
 DecoderWeights::DecoderWeights(std::shared_ptr<const Checkpoint> checkpoint, const Config& config, const Arch& arch)
     : layers(static_cast<size_t>(config.layers)) {
   const TensorNames names(arch, *checkpoint);
   const bool conv1d = checkpoint->format() == Format::huggingface;
   const auto load = [&](const TensorName& t, int layer, LayerWeights& into) {
     check_interrupt();
+    if (t.stacked) return load_stack(checkpoint, names, t, layer, config, into);
     if (is_per_expert(t)) {
       into.experts.resize(static_cast<size_t>(config.moe->experts));
       for (int e = 0; e < config.moe->experts; ++e)
@@ -144,9 +199,9 @@ DecoderWeights::DecoderWeights(std::shared_ptr<const Checkpoint> checkpoint, con
     }
     const std::string bias = has_bias(config, t) ? names.bias(t, layer) : "";
     if (is_norm(t.role))
-      into.norms[t.role] = {load_norm(*checkpoint, names_of_parts(config, t, names.weight(t, layer)),
-                                      t.role == Role::router_correction ? 0 : config.norm_offset),
-                            bias.empty() ? std::vector<float>() : load_vector(*checkpoint, bias)};
+      into.norms[t.role] = {
+          load_norm(*checkpoint, names_of_parts(config, t, names.weight(t, layer)), norm_offset_of(config, t.role)),
+          bias.empty() ? std::vector<float>() : load_vector(*checkpoint, bias)};
     else
       into.linears[t.role] = LinearLayer(checkpoint, names.weight(t, layer), bias, t.transposed && conv1d);
   };

@@ -18,6 +18,10 @@ class LinearLayer {
   // `transposed`: a float tensor of the file is [in, out].
   LinearLayer(std::shared_ptr<const Checkpoint> checkpoint, std::string name, const std::string& bias, bool transposed);
 
+  // One expert of a stack: `slice` is a matrix within the tensor `name`.
+  LinearLayer(std::shared_ptr<const Checkpoint> checkpoint, std::string name, FloatTensor slice, bool transposed,
+              std::vector<float> bias);
+
   Matrix apply(MatrixView x) const;
   Matrix floats() const;                                       // of the checkpoint's weight
   void rows(std::span<const int32_t> ids, Matrix& out) const;  // row ids[i] of the weight into row i
