@@ -11,6 +11,7 @@
 #include "pare/base/error.h"
 #include "pare/base/mapped_file.h"
 #include "pare/base/threads.h"
+#include "pare/container/gguf.h"
 #include "pare/container/torch_file.h"
 
 namespace pare {
@@ -83,6 +84,7 @@ std::shared_ptr<const Checkpoint> open_directory(const fs::path& directory) {
     refuse_several(directory, safetensors, "fetch the index (model.safetensors.index.json) as well");
   const auto ggufs = files_ending(directory, ".gguf");
   if (ggufs.size() == 1) return open_gguf(ggufs.front());
+  if (ggufs.size() > 1 && gguf_parts(ggufs.front()) == ggufs) return open_gguf(ggufs.front());
   if (ggufs.size() > 1) refuse_several(directory, ggufs, "give the .gguf file itself");
   if (const auto torch = torch_weights(directory)) return open_huggingface(directory, *torch);
   throw Error({.what = "no model here",

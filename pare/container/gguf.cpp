@@ -295,6 +295,25 @@ uint64_t ggml_bytes(const GgmlTypeInfo& type, const std::vector<int64_t>& shape)
   return elements / static_cast<uint64_t>(type.columns) * static_cast<uint64_t>(type.bytes);
 }
 
+std::vector<std::filesystem::path> gguf_parts(const std::filesystem::path& any) {
+  constexpr std::string_view kTail = "-00001-of-00001.gguf";
+  const std::string name = any.filename().string();
+  if (name.size() <= kTail.size()) return {};
+  const std::string tail = name.substr(name.size() - kTail.size());
+  int64_t numbers[2] = {};
+  for (size_t i = 0; i < tail.size(); ++i) {
+    const bool digit = kTail[i] >= '0' && kTail[i] <= '9';
+    if (digit ? tail[i] < '0' || tail[i] > '9' : tail[i] != kTail[i]) return {};
+    if (digit) numbers[i / 10] = 10 * numbers[i / 10] + (tail[i] - '0');
+  }
+  if (numbers[0] < 1 || numbers[0] > numbers[1]) return {};
+  std::vector<std::filesystem::path> parts;
+  const std::string stem = name.substr(0, name.size() - kTail.size());
+  for (int64_t i = 1; i <= numbers[1]; ++i)
+    parts.push_back(any.parent_path() / fmt::format("{}-{:05}-of-{:05}.gguf", stem, i, numbers[1]));
+  return parts;
+}
+
 std::shared_ptr<const GgufFile> GgufFile::open(const std::filesystem::path& path) {
   auto file = std::make_shared<GgufFile>();
   file->file_ = MappedFile::open(path);

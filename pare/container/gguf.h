@@ -56,6 +56,9 @@ class GgufFile {
   int version_ = 3;
 };
 
+// The parts of a split model in order, from the name of any of them: NAME-00002-of-00003.gguf. Empty for other names.
+std::vector<std::filesystem::path> gguf_parts(const std::filesystem::path& any);
+
 struct GgufSlot {
   std::string name;
   const GgmlTypeInfo* type = nullptr;

@@ -19,12 +19,18 @@ class GgufCheckpoint : public Checkpoint {
  public:
   explicit GgufCheckpoint(const fs::path& path) {
     const auto file = GgufFile::open(path);
-    mapping_ = file->mapping();
+    const auto count = file->metadata().integer("split.count");
     path_ = path;
-    metadata_ = file->metadata();
-    refuse_parts();
-    for (const GgufEntry& e : file->entries()) add_tensor({e.name, std::string(e.type->name), e.shape, e.bytes, path});
-    file_bytes_ = static_cast<int64_t>(mapping_->bytes().size());
+    if (!count || *count <= 1) {
+      metadata_ = file->metadata();
+      take(*file, path);
+      return;
+    }
+    const std::vector<fs::path> parts = gguf_parts(path);
+    if (std::ssize(parts) != *count) refuse_part_name(*count);
+    for (size_t i = 0; i < parts.size(); ++i) take_part(parts[i], static_cast<int64_t>(i), *count);
+    path_ = parts.front();
+    check_all_there();
   }
 
   Format format() const override { return Format::gguf; }
@@ -86,17 +92,56 @@ class GgufCheckpoint : public Checkpoint {
   }
 
  private:
-  void refuse_parts() const {
-    const auto count = metadata_.integer("split.count");
-    if (count && *count > 1)
-      throw Error({.what = "the file is one part of a split model; these are not read yet",
-                   .where = path_.string(),
-                   .expected = "one file",
-                   .got = fmt::format("{} parts", *count),
-                   .remedy = "merge the parts with llama-gguf-split --merge"});
+  void take(const GgufFile& file, const fs::path& path) {
+    mappings_.push_back(file.mapping());
+    file_bytes_ += static_cast<int64_t>(file.mapping()->bytes().size());
+    for (const GgufEntry& e : file.entries()) {
+      if (find(e.name))
+        throw Error({.what = "two parts of the model hold the same tensor",
+                     .where = path.string(),
+                     .got = e.name,
+                     .remedy = "the parts are not of one model: fetch them again"});
+      add_tensor({e.name, std::string(e.type->name), e.shape, e.bytes, path});
+    }
   }
 
-  std::shared_ptr<const MappedFile> mapping_;
+  // Part `number` of `count`, from 0; the first has the keys.
+  void take_part(const fs::path& path, int64_t number, int64_t count) {
+    if (!fs::exists(path))
+      throw Error({.what = "a part of the split model is missing",
+                   .where = path.string(),
+                   .expected = fmt::format("{} parts beside each other", count),
+                   .remedy = "fetch the missing part"});
+    const auto file = GgufFile::open(path);
+    const auto own_number = file->metadata().integer("split.no"), own_count = file->metadata().integer("split.count");
+    if (own_number != number || own_count != count)
+      throw Error({.what = "the file is not the part of the model that its name says",
+                   .where = path.string(),
+                   .expected = fmt::format("split.no {} of split.count {}", number, count),
+                   .got = fmt::format("{} of {}", own_number.value_or(-1), own_count.value_or(-1)),
+                   .remedy = "give the parts back the names they were fetched under"});
+    if (number == 0) metadata_ = file->metadata();
+    take(*file, path);
+  }
+
+  void check_all_there() const {
+    const auto total = metadata_.integer("split.tensors.count");
+    if (total && *total != std::ssize(tensors()))
+      throw Error({.what = "the parts do not hold all tensors of the model",
+                   .where = path_.string(),
+                   .expected = fmt::format("{} tensors", *total),
+                   .got = std::to_string(tensors().size()),
+                   .remedy = "fetch the parts again"});
+  }
+
+  [[noreturn]] void refuse_part_name(int64_t count) const {
+    throw Error({.what = "the file is one part of a split model, and its name does not say where the others are",
+                 .where = path_.string(),
+                 .expected = fmt::format("NAME-00001-of-{:05}.gguf and the other parts beside it", count),
+                 .remedy = "give the parts back the names they were fetched under"});
+  }
+
+  std::vector<std::shared_ptr<const MappedFile>> mappings_;
 };
 
 }  // namespace

@@ -151,6 +151,60 @@ TEST_F(Open, StackedAndSplitGgufAreRefused) {
   EXPECT_THAT(refusal("t.gguf"), HasSubstr("split model"));
 }
 
+// One tensor of four floats in part `number` of `count`.
+std::string part(const std::string& tensor, uint16_t number, uint16_t count, int32_t tensors) {
+  return GgufImage{.keys = {raw_string("split.no") + raw<int32_t>(2) + raw(number),
+                            raw_string("split.count") + raw<int32_t>(2) + raw(count),
+                            raw_string("split.tensors.count") + raw<int32_t>(5) + raw(tensors)},
+                   .tensors = {{.name = tensor}},
+                   .data_bytes = 32}
+      .bytes();
+}
+
+TEST_F(Open, SplitGgufByAnyPartOrTheDirectory) {
+  put("m-00001-of-00003.gguf", part("a", 0, 3, 3));
+  put("m-00002-of-00003.gguf", part("b", 1, 3, 3));
+  put("m-00003-of-00003.gguf", part("c", 2, 3, 3));
+  for (const char* name : {"m-00001-of-00003.gguf", "m-00003-of-00003.gguf", ""}) {
+    const auto checkpoint = *name ? open(name) : open();
+    ASSERT_EQ(checkpoint->tensors().size(), 3u) << name;
+    EXPECT_EQ(checkpoint->tensors()[1].name, "b");
+    EXPECT_EQ(checkpoint->tensors()[1].file.filename(), "m-00002-of-00003.gguf");
+    EXPECT_EQ(checkpoint->path().filename(), "m-00001-of-00003.gguf");
+    EXPECT_EQ(std::get<FloatTensor>(checkpoint->load("c")).to_matrix().cols(), 4);
+  }
+}
+
+TEST_F(Open, SplitGgufThatIsNotWhole) {
+  put("m-00001-of-00002.gguf", part("a", 0, 2, 2));
+  EXPECT_THAT(refusal("m-00001-of-00002.gguf"), AllOf(HasSubstr("missing"), HasSubstr("m-00002-of-00002.gguf")));
+  put("m-00002-of-00002.gguf", part("b", 0, 2, 2));
+  EXPECT_THAT(refusal("m-00001-of-00002.gguf"), HasSubstr("split.no 1"));
+  put("m-00002-of-00002.gguf", part("a", 1, 2, 2));
+  EXPECT_THAT(refusal("m-00001-of-00002.gguf"), HasSubstr("same tensor"));
+  put("m-00002-of-00002.gguf", part("b", 1, 2, 5));
+  put("m-00001-of-00002.gguf", part("a", 0, 2, 5));
+  EXPECT_THAT(refusal("m-00002-of-00002.gguf"), AllOf(HasSubstr("5 tensors"), HasSubstr("got 2")));
+}
+
+TEST_F(Open, PlainNumbersOfEveryWidth) {
+  const std::pair<int32_t, DType> types[] = {{24, DType::i8},  {25, DType::i16}, {26, DType::i32},
+                                             {27, DType::i64}, {28, DType::f64}, {30, DType::bf16}};
+  for (const auto& [id, type] : types) {
+    GgufImage image{.tensors = {{.name = "x", .type = id}}, .data_bytes = 32};
+    std::string bytes = image.bytes();
+    std::fill(bytes.end() - 32, bytes.end(), '\0');
+    if (type == DType::f64) bytes[bytes.size() - 32 + 6] = '\x08', bytes[bytes.size() - 32 + 7] = '\x40';  // 3
+    if (type == DType::bf16) bytes[bytes.size() - 32] = '\x40', bytes[bytes.size() - 32 + 1] = '\x40';     // 3
+    if (!info(type).floating) bytes[bytes.size() - 32] = '\3';
+    put("t.gguf", bytes);
+    const auto weight = open("t.gguf")->load("x");
+    EXPECT_EQ(std::get<FloatTensor>(weight).dtype, type);
+    EXPECT_EQ(std::get<FloatTensor>(weight).to_matrix()(0, 0), 3);
+    EXPECT_EQ(std::get<FloatTensor>(weight).to_matrix()(0, 1), 0);
+  }
+}
+
 TEST_F(Open, NothingToOpen) {
   EXPECT_THAT(refusal("missing"), HasSubstr("no such file"));
   EXPECT_THAT(refusal(), AllOf(HasSubstr("no model here"), HasSubstr("model.safetensors")));

@@ -140,7 +140,15 @@ TEST(QuantizedGguf, LogitsOfPackedWeights) {
   PARE_NEEDS_SHARED("golden/gguf/logits.safetensors");
   std::vector<int32_t> tokens;
   for (int i = 0; i < 24; ++i) tokens.push_back((i * 37 + 11) % 512);
-  for (const std::string name : {"a-q4_0", "a-q8_0", "a-q4_k_m", "a-q6_k"}) {
+  for (const std::string name : {"a-q4_0",           "a-q8_0",           "a-q4_k_m",
+                                 "a-q6_k",           "a-q4_1",           "a-q5_0",
+                                 "a-q5_1",           "a-q2_k",           "a-q3_k_m",
+                                 "a-q5_k_m",         "a-iq4_nl",         "a-iq4_xs",
+                                 "a-mxfp4_moe.pure", "a-nvfp4.override", "a-q1_0",
+                                 "a-q2_0",           "a-tq1_0",          "a-tq2_0",
+                                 "a-iq1_s.imatrix",  "a-iq1_m.imatrix",  "a-iq2_xxs.imatrix",
+                                 "a-iq2_xs.imatrix", "a-iq2_m.imatrix",  "a-iq3_xxs.imatrix",
+                                 "a-iq3_s"}) {
     const Decoder model(Checkpoint::open(shared("golden/gguf/" + name + ".gguf")));
     const Matrix expected = golden_tensor(shared("golden/gguf/logits.safetensors"), name + "/dequant");
     EXPECT_LT(relative_difference(MatrixView(model.logits(tokens)), expected), 2e-5) << name;
