@@ -10,6 +10,7 @@
 #include "pare/container/gguf.h"
 #include "pare/container/gguf_blocks.h"
 #include "pare/model/gguf_export.h"
+#include "pare/quantize/mixture.h"
 #include "pare/tokenizer/tokenizer.h"
 
 namespace pare {
@@ -99,11 +100,15 @@ std::vector<PlannedTensor> lay_out_gguf(const Plan& plan) {
 }
 
 // general.file_type names the type of most linears; these are the reference's numbers (formats.md §3.2).
-uint32_t file_type_of(const Target& linear) {
+uint32_t file_type_of(const Recipe& recipe) {
+  if (const Mixture* mixture = find_mixture(recipe.mixture)) return mixture->file_type;
   static const std::map<std::string, uint32_t> kTypes = {{"f32", 0},  {"f16", 1},   {"bf16", 32}, {"q4_0", 2},
                                                          {"q8_0", 7}, {"q4_k", 14}, {"q6_k", 18}};
-  const auto at = kTypes.find(name_of(linear));
-  return at == kTypes.end() ? 1 : at->second;
+  const std::string name = name_of(recipe.linear);
+  if (const auto at = kTypes.find(name); at != kTypes.end()) return at->second;
+  for (const Mixture& mixture : all_mixtures())
+    if (mixture.base == name) return mixture.file_type;
+  return 1;
 }
 
 void describe_gguf(Plan& plan) {
@@ -113,7 +118,7 @@ void describe_gguf(Plan& plan) {
     if (!t.source.empty()) parameters += t.size();
   Metadata& out = plan.output.metadata;
   out = gguf_metadata(plan.config, *plan.arch, plan.checkpoint->config(), name, parameters,
-                      file_type_of(plan.settings.recipe.linear));
+                      file_type_of(plan.settings.recipe));
   out.set("general.quantization_version", uint32_t{2});
   const Metadata vocabulary = gguf_vocabulary(plan.checkpoint->path(), plan.config.vocab);
   for (const auto& [key, value] : vocabulary.entries()) out.set(key, value);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <regex>
 
@@ -10,6 +11,7 @@
 #include "pare/base/output.h"
 #include "pare/base/system.h"
 #include "pare/quantize/layout.h"
+#include "pare/quantize/mixture.h"
 #include "pare/quantize/price.h"
 
 namespace pare {
@@ -33,7 +35,10 @@ std::regex compile(const std::string& pattern) {
 // What the recipe and the user's overrides want of a tensor.
 class Wishes {
  public:
-  Wishes(const Settings& settings, const Config& config) : settings_(settings), config_(config) {
+  Wishes(const Settings& settings, const Config& config, const std::string& architecture,
+         const std::vector<PlannedTensor>& tensors)
+      : settings_(settings), config_(config) {
+    if (const Mixture* mixture = find_mixture(settings.recipe.mixture)) mix_in(*mixture, architecture, tensors);
     for (const auto& [pattern, target] : settings.overrides) overrides_.emplace_back(compile(pattern), target);
     for (const std::string& pattern : settings.skip) skip_.push_back(compile(pattern));
   }
@@ -61,8 +66,24 @@ class Wishes {
   }
 
  private:
+  void mix_in(const Mixture& mixture, const std::string& architecture, const std::vector<PlannedTensor>& tensors) {
+    const int64_t kv_heads = std::max<int64_t>(1, config_.kv_heads);
+    const MixtureModel model{.layers = config_.layers,
+                             .heads_per_kv = static_cast<double>(config_.heads) / static_cast<double>(kv_heads),
+                             .experts = config_.moe ? config_.moe->experts : 0,
+                             .llama = architecture == "llama"};
+    std::vector<MixtureTensor> mixed;
+    for (const PlannedTensor& t : tensors)
+      if (is_block_linear(t) || (t.shape.size() == 2 && (t.role == Role::head || t.role == Role::token_embedding)))
+        mixed.push_back({t.name, t.shape[1], false});
+    const std::vector<Grid> grids = mix(mixture, model, mixed);
+    for (size_t i = 0; i < mixed.size(); ++i) mixed_.emplace(mixed[i].name, grids[i]);
+  }
+
   std::optional<Target> by_role(const PlannedTensor& t) const {
     const Recipe& r = settings_.recipe;
+    const bool asked = (t.role == Role::head && r.head) || (t.role == Role::token_embedding && r.embedding);
+    if (const auto mixed = mixed_.find(t.name); mixed != mixed_.end() && !asked) return mixed->second;
     if (is_block_linear(t)) return r.linear;
     if (t.shape.size() != 2 || !t.role) return std::nullopt;
     if (*t.role == Role::head) return r.head;
@@ -74,16 +95,8 @@ class Wishes {
   const Config& config_;
   std::vector<std::pair<std::regex, Target>> overrides_;
   std::vector<std::regex> skip_;
+  std::map<std::string, Grid> mixed_;
 };
-
-// The grid of another family that still fits these columns, as large or larger; plain f16 when none does.
-Target fallback_for(const Grid& grid, int64_t cols) {
-  if (std::holds_alternative<SuperBlockSpec>(grid)) {
-    const Grid wider = BlockSpec{BlockSpec::Type::q8_0};
-    if (divides(wider, cols)) return wider;
-  }
-  return DType::f16;
-}
 
 std::string why_not_divisible(const Grid& grid, int64_t cols) {
   return fmt::format("{} columns are no multiple of {}, {} cannot hold them", cols, window_of(grid, cols),
@@ -105,7 +118,8 @@ DType floats_of(const PlannedTensor& t) {
 
 class Planner {
  public:
-  explicit Planner(Plan& plan) : plan_(plan), wishes_(plan.settings, plan.config) {}
+  explicit Planner(Plan& plan)
+      : plan_(plan), wishes_(plan.settings, plan.config, std::string(plan.arch->gguf), plan.tensors) {}
 
   void assign(PlannedTensor& t) {
     const std::optional<Target> wish = wishes_.of(t);
@@ -151,7 +165,8 @@ class Planner {
 
   void fall_back(PlannedTensor& t, const Grid& grid, int64_t cols) {
     const std::string why = why_not_divisible(grid, cols);
-    const Target other = fallback_for(grid, cols);
+    const std::optional<Grid> instead = grid_instead(grid, cols);
+    const Target other = instead ? Target(*instead) : Target(DType::f16);
     const double bits = std::holds_alternative<Grid>(other) ? bits_per_weight(std::get<Grid>(other), t.matrix_shape())
                                                             : static_cast<double>(info(std::get<DType>(other)).bits);
     if (plan_.settings.strict)

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "pare/base/error.h"
+#include "pare/quantize/mixture.h"
 
 namespace pare {
 namespace {
@@ -18,8 +19,21 @@ constexpr Grid affine(int bits, int64_t group, bool symmetric = true) {
   return AffineSpec{.bits = bits, .group = group, .symmetric = symmetric};
 }
 
+std::vector<Recipe> with_mixtures(std::vector<Recipe> rows) {
+  for (const Mixture& m : all_mixtures())
+    rows.push_back({std::string(m.name),
+                    "gguf",
+                    Method::rtn,
+                    parse_target(m.base),
+                    {},
+                    {},
+                    std::string(m.summary),
+                    std::string(m.name)});
+  return rows;
+}
+
 const std::vector<Recipe>& table() {
-  static const std::vector<Recipe> rows = {
+  static const std::vector<Recipe> rows = with_mixtures({
       {"F32", "gguf", Method::rtn, DType::f32, DType::f32, DType::f32, "GGUF, all weights in 32-bit floats"},
       {"F16", "gguf", Method::rtn, DType::f16, DType::f16, DType::f16, "GGUF, all matrices in 16-bit floats"},
       {"BF16", "gguf", Method::rtn, DType::bf16, DType::bf16, DType::bf16, "GGUF, all matrices in bfloat16"},
@@ -37,7 +51,7 @@ const std::vector<Recipe>& table() {
       {"awq-int4-g32", "awq", Method::gptq, affine(4, 32, false), {}, {}, "AWQ files, 4.6 bits"},
       {"rtn-int4-g128", "gptq", Method::rtn, affine(4, 128), {}, {}, "GPTQ files, no calibration"},
       {"rtn-int8-g128", "gptq", Method::rtn, affine(8, 128), {}, {}, "GPTQ files, no calibration"},
-  };
+  });
   return rows;
 }
 

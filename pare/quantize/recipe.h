@@ -35,6 +35,7 @@ struct Recipe {
   std::optional<Target> embedding = {};  // unset: as stored (HF), f16 (GGUF)
   std::optional<Target> head = {};       // also of an embedding that serves as head
   std::string summary;
+  std::string mixture = {};  // the rules of mixture.h by this name, where embedding and head are unset
 };
 std::span<const Recipe> all_recipes();
 const Recipe& find_recipe(std::string_view name);  // case and '-'/'_' do not matter; throws Error listing the known

@@ -198,7 +198,8 @@ TEST_F(Open, PlainNumbersOfEveryWidth) {
     if (type == DType::bf16) bytes[bytes.size() - 32] = '\x40', bytes[bytes.size() - 32 + 1] = '\x40';     // 3
     if (!info(type).floating) bytes[bytes.size() - 32] = '\3';
     put("t.gguf", bytes);
-    const auto weight = open("t.gguf")->load("x");
+    const auto checkpoint = open("t.gguf");
+    const auto weight = checkpoint->load("x");
     EXPECT_EQ(std::get<FloatTensor>(weight).dtype, type);
     EXPECT_EQ(std::get<FloatTensor>(weight).to_matrix()(0, 0), 3);
     EXPECT_EQ(std::get<FloatTensor>(weight).to_matrix()(0, 1), 0);
