@@ -88,6 +88,53 @@ struct TensorName {
   std::string_view stacked_bias = {};  // the experts' biases, experts x outputs; empty: none
 };
 
+// The name of a role's tensor in GGUF, which is the same in all architectures.
+constexpr std::string_view gguf_name(Role role) {
+  switch (role) {
+    case Role::token_embedding:
+      return "token_embd";
+    case Role::embedding_norm:
+      return "token_embd_norm";
+    case Role::position_embedding:
+      return "position_embd";
+    case Role::attn_norm:
+      return "blk.{}.attn_norm";
+    case Role::q:
+      return "blk.{}.attn_q";
+    case Role::k:
+      return "blk.{}.attn_k";
+    case Role::v:
+      return "blk.{}.attn_v";
+    case Role::qkv:
+      return "blk.{}.attn_qkv";
+    case Role::o:
+      return "blk.{}.attn_output";
+    case Role::q_norm:
+      return "blk.{}.attn_q_norm";
+    case Role::k_norm:
+      return "blk.{}.attn_k_norm";
+    case Role::attn_post_norm:
+      return "blk.{}.post_attention_norm";
+    case Role::ffn_norm:
+      return "blk.{}.ffn_norm";
+    case Role::gate:
+      return "blk.{}.ffn_gate";
+    case Role::up:
+    case Role::gate_up:
+      return "blk.{}.ffn_up";
+    case Role::down:
+      return "blk.{}.ffn_down";
+    case Role::ffn_post_norm:
+      return "blk.{}.post_ffw_norm";
+    case Role::final_norm:
+      return "output_norm";
+    case Role::head:
+      return "output";
+    default:
+      return "";
+  }
+}
+
 // How config.json tells which layers slide.
 enum class SlidingKeys : uint8_t {
   none,      // no window in this family
@@ -110,6 +157,12 @@ struct Arch {
   int64_t sliding_pattern = 0;  // where config.json has none
   double rotated_part = 1;      // of a head, where config.json does not say
   void (*read)(const ConfigKeys& keys, Config& config) = nullptr;  // what only this family's config.json has
+  void (*derive)(Config& config) = nullptr;                        // what follows from the sizes and is said in no file
+  // GGUF's keys without the architecture's name, in the reference converter's order; "file_type" stands for
+  // general.file_type. Empty: those of kGgufKeys.
+  std::span<const std::string_view> gguf_keys = {};
+  void (*gguf_tokens)(Metadata& vocabulary) = nullptr;  // special tokens and flags that no file of the model says
+  bool gguf_divides_logits = false;                     // "logit_scale" is what logits are divided by
 };
 std::span<const Arch> all_archs();
 const Arch& find_arch(std::string_view name);               // throws Error listing the known

@@ -246,6 +246,7 @@ Config from_json(const Checkpoint& checkpoint) {
   c.tied_head = keys.boolean({"tie_word_embeddings"}).value_or(c.tied_head);
   read_sliding(keys, arch, c);
   if (arch.read) arch.read(keys, c);
+  if (arch.derive) arch.derive(c);
   if (c.position == PositionKind::rope) read_rope(keys, arch, c);
   if (c.latent && c.head_dim > 0)
     c.attention_scale = latent_score_scale(c.rope) / std::sqrt(static_cast<float>(c.head_dim));

@@ -141,6 +141,7 @@ struct Config {
   bool rotates(int layer) const {
     return position == PositionKind::rope && (rope_layers.empty() || rope_layers[static_cast<size_t>(layer)]);
   }
+  const Rope& rope_of_sliding_layers() const { return sliding_rope ? *sliding_rope : rope; }
   const Rope& rope_of(int layer) const { return sliding_rope && window_of(layer) > 0 ? *sliding_rope : rope; }
   // head_dim is that of queries and keys.
   int64_t value_dim() const { return latent ? latent->value : head_dim; }

@@ -87,6 +87,31 @@ void read_rope(const Checkpoint& checkpoint, const GgufKeys& keys, Config& c) {
                    .got = fmt::format("{}", f)});
 }
 
+void read_factors(const GgufKeys& keys, const Arch& arch, Config& c) {
+  const auto read = [&](std::string_view key, float& into) {
+    if (const auto x = keys.number(key); x && *x != 0) into = static_cast<float>(*x);
+  };
+  read("attention.scale", c.attention_scale);
+  read("embedding_scale", c.embedding_scale);
+  read("residual_scale", c.residual_scale);
+  read("logit_scale", c.logit_scale);
+  if (arch.gguf_divides_logits) c.logit_scale = 1 / c.logit_scale;
+  read("attn_logit_softcapping", c.attention_cap);
+  read("final_logit_softcapping", c.logit_cap);
+  read("attention.clamp_kqv", c.qkv_clip);
+}
+
+void read_sliding(const GgufKeys& keys, const Arch& arch, Config& c) {
+  if (arch.sliding != SlidingKeys::pattern || c.layers < 1 || c.layers > 10'000) return;
+  c.sliding_window = keys.integer("attention.sliding_window").value_or(0);
+  const int64_t every = keys.integer("attention.sliding_window_pattern").value_or(arch.sliding_pattern);
+  for (int64_t i = 0; i < c.layers; ++i) c.sliding_layers.push_back(every > 0 && (i + 1) % every != 0);
+  if (const auto theta = keys.number("rope.freq_base_swa")) {
+    c.sliding_rope = c.rope;
+    c.sliding_rope->theta = *theta;
+  }
+}
+
 bool has_any_bias(const Checkpoint& checkpoint, const Arch& arch, Bias kind) {
   const TensorNames names(arch, checkpoint);
   return std::any_of(arch.tensors.begin(), arch.tensors.end(),
@@ -108,7 +133,7 @@ Config config_from_gguf(const Checkpoint& checkpoint) {
   Config c = arch.defaults;
   c.architecture = arch.name;
   c.hf_class = arch.hf_classes.front();
-  c.sliding_window = 0;  // llama.cpp attends to everything in these architectures
+  c.sliding_window = 0;  // llama.cpp attends to everything where no key says otherwise
 
   c.layers = keys.need_integer("block_count");
   c.hidden = c.embedding = keys.need_integer("embedding_length");
@@ -133,7 +158,10 @@ Config config_from_gguf(const Checkpoint& checkpoint) {
   c.tied_head = !checkpoint.has(names.weight(*find_tensor(arch, Role::head)));
   if (c.position == PositionKind::rope) read_rope(checkpoint, keys, c);
   const TensorName* q = find_tensor(arch, Role::q);
-  c.rope.interleaved = q && q->gguf_rows == RowOrder::interleaved_halves;
+  if (q && q->gguf_rows == RowOrder::interleaved_halves) c.rope.interleaved = true;
+  read_factors(keys, arch, c);
+  read_sliding(keys, arch, c);
+  if (arch.derive) arch.derive(c);
 
   c.bos = token_id(checkpoint, "tokenizer.ggml.bos_token_id");
   c.eos = token_id(checkpoint, "tokenizer.ggml.eos_token_id");

@@ -1,6 +1,7 @@
 // Llama and what followed it: norms before the halves of a block, rotary positions, mostly gated feed-forwards.
-#include <array>
+#include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "pare/model/families.h"
 
@@ -60,7 +61,7 @@ constexpr TensorName kQwen3Tensors[] = {
 
 constexpr TensorName row(Role role, std::string_view hf, Bias bias = Bias::none,
                          bool (*present)(const Config&) = nullptr) {
-  return {.role = role, .hf = hf, .bias = bias, .present = present};
+  return {.role = role, .hf = hf, .gguf = gguf_name(role), .bias = bias, .present = present};
 }
 
 constexpr TensorName kEmbedding = row(Role::token_embedding, "model.embed_tokens"),
@@ -78,6 +79,13 @@ constexpr TensorName kEmbedding = row(Role::token_embedding, "model.embed_tokens
                      kGateUp = row(Role::gate_up, "model.layers.{}.mlp.gate_up_proj"),
                      kDown = row(Role::down, "model.layers.{}.mlp.down_proj", Bias::mlp),
                      kFinalNorm = row(Role::final_norm, "model.norm"), kHead = row(Role::head, "lm_head");
+
+constexpr TensorName reordered(TensorName t) {
+  t.gguf_rows = RowOrder::interleaved_halves;
+  return t;
+}
+constexpr TensorName kReorderedLlama[] = {kEmbedding, kAttnNorm, reordered(kQ), reordered(kK), kV,         kO,
+                                          kFfnNorm,   kGate,     kUp,           kDown,         kFinalNorm, kHead};
 
 // Llama's, with the optional norms of q and k.
 constexpr TensorName kNamesOfLlama[] = {kEmbedding, kAttnNorm, kQ,    kK,  kV,    kO,         kQNorm,
@@ -211,6 +219,64 @@ constexpr std::string_view kLlamaClasses[] = {"LlamaForCausalLM", "LLaMAForCausa
                            kStableLmClasses[] = {"StableLmForCausalLM", "StableLMEpochForCausalLM"},
                            kStarcoder2Classes[] = {"Starcoder2ForCausalLM"};
 
+// ---- GGUF's keys where their order or choice is a family's own
+
+#define PARE_COMMON_KEYS                                                                              \
+  "block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count", \
+      "attention.head_count_kv", "rope.freq_base"
+constexpr std::string_view kGraniteKeys[] = {PARE_COMMON_KEYS,  "attention.layer_norm_rms_epsilon",
+                                             "head_size",       "file_type",
+                                             "vocab_size",      "rope.dimension_count",
+                                             "attention.scale", "embedding_scale",
+                                             "residual_scale",  "logit_scale"},
+                           kSmolLm3Keys[] = {PARE_COMMON_KEYS, "attention.layer_norm_rms_epsilon",
+                                             "head_size",      "file_type",
+                                             "vocab_size",     "rope.dimension_count"},
+                           kOlmoKeys[] = {PARE_COMMON_KEYS, "file_type", "attention.layer_norm_epsilon",
+                                          "attention.clamp_kqv"},
+                           kNemotronKeys[] = {PARE_COMMON_KEYS,
+                                              "attention.layer_norm_rms_epsilon",
+                                              "head_size",
+                                              "file_type",
+                                              "vocab_size",
+                                              "attention.layer_norm_epsilon",
+                                              "rope.dimension_count",
+                                              "no_rope_scaling"},
+                           kGlm4Keys[] = {PARE_COMMON_KEYS, "attention.layer_norm_rms_epsilon", "head_size",
+                                          "file_type", "rope.dimension_count"},
+                           kCohereKeys[] = {PARE_COMMON_KEYS, "attention.layer_norm_epsilon",
+                                            "head_size",      "file_type",
+                                            "logit_scale",    "no_rope_scaling"},
+                           kCohere2Keys[] = {PARE_COMMON_KEYS, "attention.layer_norm_epsilon",
+                                             "head_size",      "file_type",
+                                             "logit_scale",    "attention.sliding_window",
+                                             "vocab_size",     "rope.dimension_count",
+                                             "no_rope_scaling"},
+                           kGemma3Keys[] = {PARE_COMMON_KEYS, "rope.freq_base_swa", "attention.layer_norm_rms_epsilon",
+                                            "head_size",      "file_type",          "attention.sliding_window"},
+                           kGemmaKeys[] = {"context_length",
+                                           "embedding_length",
+                                           "block_count",
+                                           "feed_forward_length",
+                                           "attention.head_count",
+                                           "attention.head_count_kv",
+                                           "attention.layer_norm_rms_epsilon",
+                                           "head_size",
+                                           "file_type"},
+                           kGemma2Keys[] = {"context_length",
+                                            "embedding_length",
+                                            "block_count",
+                                            "feed_forward_length",
+                                            "attention.head_count",
+                                            "attention.head_count_kv",
+                                            "attention.layer_norm_rms_epsilon",
+                                            "head_size",
+                                            "file_type",
+                                            "attn_logit_softcapping",
+                                            "final_logit_softcapping",
+                                            "attention.sliding_window"};
+#undef PARE_COMMON_KEYS
+
 // ---- what config.json of one family has and others' has not
 
 float positive(const ConfigKeys& keys, const char* key, double otherwise) {
@@ -219,10 +285,21 @@ float positive(const ConfigKeys& keys, const char* key, double otherwise) {
   return static_cast<float>(x);
 }
 
-void read_gemma(const ConfigKeys&, Config& c) { c.embedding_scale = std::sqrt(static_cast<float>(c.hidden)); }
+void derive_gemma(Config& c) { c.embedding_scale = std::sqrt(static_cast<float>(c.hidden)); }
+// GGUF does not say by what the two largest models' scores are scaled.
+void derive_gemma2(Config& c) {
+  derive_gemma(c);
+  const bool largest = c.layers == 46 || c.layers == 62;
+  if (c.attention_scale == 0 && largest && c.heads > 0)
+    c.attention_scale = 1 / std::sqrt(static_cast<float>(c.hidden) / static_cast<float>(c.heads));
+}
+void derive_cohere2(Config& c) { c.rope_layers = c.sliding_layers; }
+void derive_smollm3(Config& c) {
+  if (!c.rope_layers.empty()) return;
+  for (int64_t i = 0; i < c.layers; ++i) c.rope_layers.push_back((i + 1) % 4 != 0);
+}
 
 void read_gemma2(const ConfigKeys& keys, Config& c) {
-  read_gemma(keys, c);
   c.attention_scale = 1 / std::sqrt(positive(keys, "query_pre_attn_scalar", 256));
   c.attention_cap = static_cast<float>(keys.number({"attn_logit_softcapping"}).value_or(0));
   c.logit_cap = static_cast<float>(keys.number({"final_logit_softcapping"}).value_or(0));
@@ -231,11 +308,6 @@ void read_gemma2(const ConfigKeys& keys, Config& c) {
 void read_cohere(const ConfigKeys& keys, Config& c) {
   c.logit_scale = positive(keys, "logit_scale", 0.0625);
   if (keys.boolean({"use_qk_norm"}).value_or(false)) c.qk_norm = QkNorm::heads;
-}
-
-void read_cohere2(const ConfigKeys& keys, Config& c) {
-  read_cohere(keys, c);
-  c.rope_layers = c.sliding_layers;
 }
 
 void read_olmo(const ConfigKeys& keys, Config& c) {
@@ -250,6 +322,50 @@ void read_stablelm(const ConfigKeys& keys, Config& c) {
   c.parallel = c.shared_norm = keys.boolean({"use_parallel_residual"}).value_or(false);
   if (keys.boolean({"qk_layernorm"}).value_or(false)) c.qk_norm = QkNorm::heads;
 }
+
+// ---- GGUF
+
+void without_space_prefix(Metadata& vocabulary) { vocabulary.set("tokenizer.ggml.add_space_prefix", false); }
+void gemma_tokens(Metadata& vocabulary) {
+  vocabulary.set("tokenizer.ggml.eot_token_id", uint32_t{107});  // <end_of_turn>
+  without_space_prefix(vocabulary);
+}
+void nemotron_tokens(Metadata& vocabulary) {
+  vocabulary.set("tokenizer.ggml.padding_token_id", uint32_t{0});
+  vocabulary.set("tokenizer.ggml.unknown_token_id", uint32_t{1});
+}
+void glm4_tokens(Metadata& vocabulary) {
+  const MetaValue* tokens = vocabulary.find("tokenizer.ggml.tokens");
+  if (!tokens || !std::holds_alternative<std::vector<std::string>>(*tokens)) return;
+  const auto list = std::get<std::vector<std::string>>(*tokens);  // a copy: set() may move the original
+  const auto set = [&](const char* key, std::string_view token) {
+    if (const auto at = std::ranges::find(list, token); at != list.end())
+      vocabulary.set(key, static_cast<uint32_t>(at - list.begin()));
+  };
+  set("tokenizer.ggml.eos_token_id", "<|endoftext|>");
+  set("tokenizer.ggml.eot_token_id", "<|user|>");
+  set("tokenizer.ggml.unknown_token_id", "<|endoftext|>");
+  set("tokenizer.ggml.bos_token_id", "<|endoftext|>");
+}
+
+struct GgufRow {
+  std::string_view name, gguf;
+  std::span<const std::string_view> keys = {};
+  void (*derive)(Config&) = nullptr;
+  void (*tokens)(Metadata&) = nullptr;
+};
+constexpr GgufRow kGguf[] = {{"gemma", "gemma", kGemmaKeys, derive_gemma, gemma_tokens},
+                             {"gemma2", "gemma2", kGemma2Keys, derive_gemma2, without_space_prefix},
+                             {"gemma3_text", "gemma3", kGemma3Keys, derive_gemma2, without_space_prefix},
+                             {"cohere", "command-r", kCohereKeys},
+                             {"cohere2", "cohere2", kCohere2Keys, derive_cohere2},
+                             {"glm4", "glm4", kGlm4Keys, nullptr, glm4_tokens},
+                             {"granite", "granite", kGraniteKeys},
+                             {"nemotron", "nemotron", kNemotronKeys, nullptr, nemotron_tokens},
+                             {"olmo", "olmo", kOlmoKeys},
+                             {"olmo2", "olmo2"},
+                             {"smollm3", "smollm3", kSmolLm3Keys, derive_smollm3},
+                             {"starcoder2", "starcoder2"}};
 
 // ---- defaults
 
@@ -359,12 +475,8 @@ std::vector<Arch> llama_family() {
                  .defaults = cohere_defaults(),
                  .sliding = SlidingKeys::pattern,
                  .sliding_pattern = 4,
-                 .read = read_cohere2});
-  all.push_back({.name = "gemma",
-                 .hf_classes = kGemmaClasses,
-                 .tensors = kNamesOfLlama,
-                 .defaults = gemma_defaults(),
-                 .read = read_gemma});
+                 .read = read_cohere});
+  all.push_back({.name = "gemma", .hf_classes = kGemmaClasses, .tensors = kNamesOfLlama, .defaults = gemma_defaults()});
   all.push_back({.name = "gemma2",
                  .hf_classes = kGemma2Classes,
                  .tensors = kGemma2Tensors,
@@ -397,7 +509,7 @@ std::vector<Arch> llama_family() {
       {.name = "glm4", .hf_classes = kGlm4Classes, .tensors = kGlm4Tensors, .defaults = glm4, .rotated_part = 0.5});
   all.push_back({.name = "granite",
                  .hf_classes = kGraniteClasses,
-                 .tensors = kNamesOfLlama,
+                 .tensors = kReorderedLlama,
                  .defaults = llama_defaults(),
                  .read = read_granite});
   Config nemotron = layer_norm_defaults();
@@ -412,7 +524,7 @@ std::vector<Arch> llama_family() {
   Config olmo = layer_norm_defaults();
   olmo.norm_weights = false;
   all.push_back(
-      {.name = "olmo", .hf_classes = kOlmoClasses, .tensors = kNamesOfLlama, .defaults = olmo, .read = read_olmo});
+      {.name = "olmo", .hf_classes = kOlmoClasses, .tensors = kReorderedLlama, .defaults = olmo, .read = read_olmo});
   all.push_back(
       {.name = "olmo2", .hf_classes = kOlmo2Classes, .tensors = kOlmo2Tensors, .defaults = like_llama([](Config& c) {
                                                                                  c.norm_eps = 1e-5;
@@ -436,7 +548,7 @@ std::vector<Arch> llama_family() {
                  .sliding = SlidingKeys::all});
   all.push_back({.name = "smollm3",
                  .hf_classes = kSmolLm3Classes,
-                 .tensors = kNamesOfLlama,
+                 .tensors = kReorderedLlama,
                  .defaults = like_llama([](Config& c) {
                    c.rope.theta = 2e6;
                    c.tied_head = true;
@@ -459,6 +571,11 @@ std::vector<Arch> llama_family() {
                  .tensors = kStarcoder2Tensors,
                  .defaults = starcoder2,
                  .sliding = SlidingKeys::all});
+  for (const GgufRow& row : kGguf)
+    for (Arch& arch : all)
+      if (arch.name == row.name)
+        arch.gguf = row.gguf, arch.gguf_keys = row.keys, arch.derive = row.derive, arch.gguf_tokens = row.tokens;
+  std::ranges::find(all, "granite", &Arch::name)->gguf_divides_logits = true;
   return all;
 }
 

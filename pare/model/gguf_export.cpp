@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <span>
+#include <stdexcept>
 
 #include "pare/base/error.h"
 #include "pare/model/rope.h"
@@ -32,6 +34,7 @@ GgufTensorPlan plan_of(const Config& config, const TensorNames::Place& place, co
   plan.layer = place.layer;
   plan.row_order = t.gguf_rows;
   plan.transposed = t.transposed && place.weight;
+  if (is_norm(t.role) && place.weight) plan.added = config.norm_offset;
   plan.kept_f32 = vector || t.role == Role::position_embedding;
   return plan;
 }
@@ -92,7 +95,7 @@ std::vector<GgufTensorPlan> gguf_tensors(const Config& config, const Arch& arch,
     if (!has_tensor(config, *place->tensor)) continue;
     if (!place->weight && !has_bias(config, *place->tensor)) continue;
     out.push_back(plan_of(config, *place, name));
-    if (gguf) out.back().row_order = RowOrder::as_is;
+    if (gguf) out.back().row_order = RowOrder::as_is, out.back().added = 0;
     if (gguf || checkpoint.grid_of_weight(name)) out.back().transposed = false;
   }
   return out;
@@ -150,40 +153,106 @@ std::string gguf_model_name(const std::filesystem::path& path) {
   return out;
 }
 
+namespace {
+
+constexpr std::string_view kGgufKeys[] = {"block_count",
+                                          "context_length",
+                                          "embedding_length",
+                                          "feed_forward_length",
+                                          "attention.head_count",
+                                          "attention.head_count_kv",
+                                          "rope.freq_base",
+                                          "norm_epsilon",
+                                          "head_size",
+                                          "file_type"};
+constexpr std::string_view kSizeKeys[] = {"vocab_size", "rope.dimension_count"};
+
+// What may be asked for when writing the keys of one architecture.
+class KeyWriter {
+ public:
+  KeyWriter(const Config& config, const Arch& arch, const Json& hf_config, Metadata& out)
+      : c_(config), arch_(arch), hf_(hf_config), out_(out), prefix_(std::string(arch.gguf) + ".") {}
+
+  // Writes a key of Arch::gguf_keys, unless it does not apply to this model.
+  void write(std::string_view key) {
+    const bool rope = c_.position == PositionKind::rope;
+    if (key == "head_size") return head_size();
+    if (key == "rope.freq_base") return rope ? write_rope(c_, prefix_, out_) : void();
+    if (key == "attention.head_count_kv" && !rope) return;
+    if (key == "no_rope_scaling") return out_.set(prefix_ + "rope.scaling.type", std::string("none"));
+    if (key == "norm_epsilon")
+      return number(c_.norm == NormKind::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
+                    c_.norm_eps);
+    if (const auto count = count_of(key)) return out_.set(prefix_ + std::string(key), static_cast<uint32_t>(*count));
+    if (const auto x = number_of(key)) return number(key, *x);
+  }
+
+ private:
+  void number(std::string_view key, double x) { out_.set(prefix_ + std::string(key), static_cast<float>(x)); }
+
+  // The converter writes the head size only where config.json names it; readers need it where it is not hidden / heads.
+  void head_size() {
+    const bool named = hf_.is_object() && hf_.contains("head_dim") && !hf_["head_dim"].is_null();
+    if (!named && c_.head_dim * c_.heads == c_.hidden) return;
+    out_.set(prefix_ + "attention.key_length", static_cast<uint32_t>(c_.head_dim));
+    out_.set(prefix_ + "attention.value_length", static_cast<uint32_t>(c_.head_dim));
+  }
+
+  std::optional<int64_t> count_of(std::string_view key) const {
+    if (key == "block_count") return c_.layers;
+    if (key == "context_length") return c_.context;
+    if (key == "embedding_length") return c_.hidden;
+    if (key == "feed_forward_length") return c_.ffn;
+    if (key == "attention.head_count") return c_.heads;
+    if (key == "attention.head_count_kv") return c_.kv_heads;
+    if (key == "attention.sliding_window" && c_.sliding_window > 0) return c_.sliding_window;
+    if (key == "vocab_size") return c_.vocab;
+    if (key == "rope.dimension_count") return c_.rope.dims;
+    return std::nullopt;
+  }
+
+  std::optional<double> number_of(std::string_view key) const {
+    const auto unless_zero = [](float x) { return x != 0 ? std::optional<double>(x) : std::nullopt; };
+    if (key == "attention.layer_norm_rms_epsilon" || key == "attention.layer_norm_epsilon") return c_.norm_eps;
+    if (key == "rope.freq_base_swa") return c_.rope_of_sliding_layers().theta;
+    if (key == "attention.scale") return unless_zero(c_.attention_scale);
+    if (key == "embedding_scale") return c_.embedding_scale;
+    if (key == "residual_scale") return c_.residual_scale;
+    if (key == "logit_scale") return arch_.gguf_divides_logits ? 1.0 / c_.logit_scale : double{c_.logit_scale};
+    if (key == "attn_logit_softcapping") return unless_zero(c_.attention_cap);
+    if (key == "final_logit_softcapping") return unless_zero(c_.logit_cap);
+    if (key == "attention.clamp_kqv") return unless_zero(c_.qkv_clip);
+    throw std::logic_error("no such GGUF key: " + std::string(key));
+  }
+
+  const Config& c_;
+  const Arch& arch_;
+  const Json& hf_;
+  Metadata& out_;
+  std::string prefix_;
+};
+
+}  // namespace
+
 Metadata gguf_metadata(const Config& config, const Arch& arch, const Json& hf_config, const std::string& name,
                        int64_t parameters, std::optional<uint32_t> file_type) {
   require_gguf(arch);
   Metadata out;
-  const std::string prefix = std::string(arch.gguf) + ".";
-  const auto count = [&](const char* key, int64_t value) { out.set(prefix + key, static_cast<uint32_t>(value)); };
-  const bool rope = config.position == PositionKind::rope;
-
   out.set("general.architecture", std::string(arch.gguf));
   out.set("general.type", std::string("model"));
   out.set("general.name", name);
   if (parameters > 0) out.set("general.size_label", size_label(parameters));
-  count("block_count", config.layers);
-  count("context_length", config.context);
-  count("embedding_length", config.hidden);
-  count("feed_forward_length", config.ffn);
-  count("attention.head_count", config.heads);
-  if (rope) {
-    count("attention.head_count_kv", config.kv_heads);
-    write_rope(config, prefix, out);
-  }
-  out.set(prefix + (config.norm == NormKind::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"),
-          static_cast<float>(config.norm_eps));
-  // The converter writes the head size only where config.json names it; readers need it where it is not hidden / heads.
-  const bool named = hf_config.is_object() && hf_config.contains("head_dim") && !hf_config["head_dim"].is_null();
-  if (named || config.head_dim * config.heads != config.hidden) {
-    count("attention.key_length", config.head_dim);
-    count("attention.value_length", config.head_dim);
-  }
-  if (file_type) out.set("general.file_type", *file_type);
-  if (arch.gguf_sizes) {
-    count("vocab_size", config.vocab);
-    count("rope.dimension_count", config.rope.dims);
-  }
+  KeyWriter writer(config, arch, hf_config, out);
+  const auto write = [&](std::span<const std::string_view> keys) {
+    for (const std::string_view key : keys) {
+      if (key != "file_type")
+        writer.write(key);
+      else if (file_type)
+        out.set("general.file_type", *file_type);
+    }
+  };
+  write(arch.gguf_keys.empty() ? std::span<const std::string_view>(kGgufKeys) : arch.gguf_keys);
+  if (arch.gguf_sizes) write(kSizeKeys);
   return out;
 }
 

@@ -19,6 +19,7 @@ struct GgufTensorPlan {
   int layer = -1;                        // -1: not in a block
   RowOrder row_order = RowOrder::as_is;  // what gguf_row_permutation turns into an order
   bool transposed = false;               // the checkpoint's floats lie as [in, out]
+  float added = 0;                       // to every value: GGUF's norms hold the sum (Gemma)
   bool kept_f32 = false;                 // norms, biases, positions: f32 whatever the recipe says
 };
 

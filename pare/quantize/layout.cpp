@@ -92,6 +92,7 @@ std::vector<PlannedTensor> lay_out_gguf(const Plan& plan) {
     if (!g.kept_f32 || g.layer < 0) t.role = g.role;
     t.layer = g.layer;
     t.transposed = g.transposed && g.shape.size() == 2;
+    t.added = g.added;
     if (g.row_order != RowOrder::as_is)
       t.row_order = gguf_row_permutation(plan.config, *find_tensor(*plan.arch, g.role), g.shape.front());
     out.push_back(std::move(t));
@@ -122,6 +123,7 @@ void describe_gguf(Plan& plan) {
   out.set("general.quantization_version", uint32_t{2});
   const Metadata vocabulary = gguf_vocabulary(plan.checkpoint->path(), plan.config.vocab);
   for (const auto& [key, value] : vocabulary.entries()) out.set(key, value);
+  if (plan.arch->gguf_tokens) plan.arch->gguf_tokens(out);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ struct PlannedTensor {
   std::optional<Role> role = {};
   int layer = -1;
   bool transposed = false;              // the source stores [in, out]
+  float added = 0;                      // to every value (GGUF's norms)
   std::vector<int64_t> row_order = {};  // output row r is source row row_order[r]; empty: as is
   std::vector<float> made = {};
   std::string reason = {};  // why the target is not what the recipe says

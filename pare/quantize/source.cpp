@@ -95,11 +95,13 @@ Matrix load_source(const Plan& plan, const PlannedTensor& t) {
   Matrix m = values_of(tensor, t.source);
   check_finite(m, t.source);
   if (t.transposed) m = transposed(m);
+  if (t.added != 0)
+    for (float& x : m.values()) x += t.added;
   return take_rows(std::move(m), t.row_order);
 }
 
 std::optional<std::span<const std::byte>> stored_bytes(const Plan& plan, const PlannedTensor& t) {
-  if (t.source.empty() || t.transposed || !t.row_order.empty()) return std::nullopt;
+  if (t.source.empty() || t.transposed || t.added != 0 || !t.row_order.empty()) return std::nullopt;
   const FloatTensor tensor = float_tensor(plan, t);
   if (tensor.dtype != std::get<DType>(t.target)) return std::nullopt;
   if (!convertible(tensor.dtype)) return tensor.bytes;
