@@ -264,6 +264,10 @@ Json config(const OutputPlan& plan, const HfWritten&) {
           {"zero_point", true},    {"version", "gemm"}, {"modules_to_not_convert", kept.empty() ? Json() : Json(kept)}};
 }
 
+std::vector<RuntimeVerdict> runtimes(const OutputPlan&) {
+  return {{"vllm", true}, {"sglang", true}, {"transformers", true, "through the gptqmodel package"}};
+}
+
 }  // namespace
 
 const HfFormat kAwqFormat{.name = "awq",
@@ -273,6 +277,7 @@ const HfFormat kAwqFormat{.name = "awq",
                           .place = place,
                           .slots = slots,
                           .encode = encode,
-                          .config = config};
+                          .config = config,
+                          .runtimes = runtimes};
 
 }  // namespace pare

@@ -361,6 +361,11 @@ Json config(const OutputPlan& plan, const HfWritten&) {
           {"bnb_4bit_quant_storage", "uint8"}};
 }
 
+std::vector<RuntimeVerdict> runtimes(const OutputPlan&) {
+  return {{"transformers", true, "through the bitsandbytes package"},
+          {"vllm", true, "through the bitsandbytes package"}};
+}
+
 }  // namespace
 
 const HfFormat kBnbFormat{.name = "bnb",
@@ -369,6 +374,7 @@ const HfFormat kBnbFormat{.name = "bnb",
                           .accept = accept,
                           .slots = slots,
                           .encode = encode,
-                          .config = config};
+                          .config = config,
+                          .runtimes = runtimes};
 
 }  // namespace pare

@@ -43,6 +43,13 @@ struct OutputPlan {
   int64_t max_shard_bytes = int64_t{5} << 30;
 };
 
+// Whether a program will load what is planned.
+struct RuntimeVerdict {
+  std::string runtime;
+  bool loads = false;
+  std::string why = {};
+};
+
 class Writer {
  public:
   virtual ~Writer() = default;
@@ -68,7 +75,8 @@ struct Container {
   // An accepted grid for one matrix of a model whose floats have this type, perhaps narrowed again (scales in that
   // type), or why that matrix must stay in floats. Null: as accepted.
   Verdict (*place)(const Grid& accepted, Shape shape, DType floats) = nullptr;
-  bool embeddings = false;  // its readers take embeddings on a grid
+  bool embeddings = false;                                                    // its readers take embeddings on a grid
+  std::vector<RuntimeVerdict> (*runtimes)(const OutputPlan& plan) = nullptr;  // null: nothing is known
 };
 std::span<const Container> all_containers();
 const Container& find_container(std::string_view name);  // throws Error listing the known

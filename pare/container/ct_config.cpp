@@ -10,10 +10,10 @@ namespace pare {
 namespace {
 
 // What compressed-tensors calls a quantization scheme; null stands for what does not apply.
-Json scheme(int bits, bool symmetric, const char* strategy, const Json& group) {
+Json scheme(int bits, const char* type, const char* strategy, const Json& group = nullptr) {
   return {{"num_bits", bits},
-          {"type", "int"},
-          {"symmetric", symmetric},
+          {"type", type},
+          {"symmetric", true},
           {"strategy", strategy},
           {"group_size", group},
           {"block_structure", nullptr},
@@ -22,20 +22,54 @@ Json scheme(int bits, bool symmetric, const char* strategy, const Json& group) {
           {"observer", "memoryless_minmax"},
           {"observer_kwargs", Json::object()},
           {"scale_dtype", nullptr},
-          {"zp_dtype", symmetric ? Json() : Json("torch.int8")}};
+          {"zp_dtype", nullptr}};
 }
 
 Json scheme_of(const AffineSpec& spec, int64_t cols) {
-  if (spec.rows == 0) return scheme(spec.bits, spec.symmetric, "tensor", nullptr);
-  if (spec.group == 0 || spec.group == cols) return scheme(spec.bits, spec.symmetric, "channel", nullptr);
-  return scheme(spec.bits, spec.symmetric, "group", spec.group);
+  const bool channel = spec.group == 0 || spec.group == cols;
+  Json out = spec.rows == 0 ? scheme(spec.bits, "int", "tensor")
+             : channel      ? scheme(spec.bits, "int", "channel")
+                            : scheme(spec.bits, "int", "group", spec.group);
+  out["symmetric"] = spec.symmetric;
+  if (!spec.symmetric) out["zp_dtype"] = "torch.int8";
+  return out;
 }
 
-Json per_token() {
-  Json out = scheme(8, true, "token", nullptr);
+bool is_e4m3(const CodebookSpec& spec) { return spec.levels == CodebookSpec::Levels::e4m3; }
+
+Json scheme_of(const CodebookSpec& spec, int64_t) {
+  const int bits = is_e4m3(spec) ? 8 : 4;
+  if (spec.scale == ScaleKind::e8m0 || spec.scale == ScaleKind::ue4m3) {
+    Json out = scheme(bits, "float", spec.global ? "tensor_group" : "group", spec.group);
+    out["scale_dtype"] = spec.global ? "torch.float8_e4m3fn" : "torch.uint8";
+    return out;
+  }
+  if (spec.rows == 0 || spec.rows == 1) return scheme(bits, "float", spec.rows == 0 ? "tensor" : "channel");
+  Json out = scheme(bits, "float", "block");
+  out["block_structure"] = {spec.rows, spec.rows};
+  return out;
+}
+
+Json scheme_of(const Grid& grid, int64_t cols) {
+  if (const auto* affine = std::get_if<AffineSpec>(&grid)) return scheme_of(*affine, cols);
+  return scheme_of(std::get<CodebookSpec>(grid), cols);
+}
+
+// Activations as bytes of the weights' kind: a scale per token, or per token and block.
+Json inputs_for(const Json& weights) {
+  const bool blocks = weights["strategy"] == "block";
+  Json out = scheme(8, weights["type"] == "int" ? "int" : "float", blocks ? "group" : "token",
+                    blocks ? weights["block_structure"][0] : Json());
   out["dynamic"] = true;
   out["observer"] = nullptr;
   return out;
+}
+
+const char* format_of(const Json& weights, CtActivations activations) {
+  if (weights["type"] == "int") return activations == CtActivations::bytes ? "int-quantized" : "pack-quantized";
+  if (weights["scale_dtype"].is_null()) return "float-quantized";
+  if (weights["num_bits"] == 8) return "mxfp8-quantized";
+  return weights["strategy"] == "tensor_group" ? "nvfp4-pack-quantized" : "mxfp4-pack-quantized";
 }
 
 struct Group {
@@ -49,7 +83,7 @@ std::vector<Group> groups_of(const OutputPlan& plan) {
   std::vector<Group> groups;
   for (const OutputTensor& t : plan.tensors) {
     if (!t.grid) continue;
-    const Json weights = scheme_of(std::get<AffineSpec>(*t.grid), t.shape.back());
+    const Json weights = scheme_of(*t.grid, t.shape.back());
     auto at = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.weights == weights; });
     if (at == groups.end()) at = groups.insert(groups.end(), {weights, {}});
     at->modules.push_back(module_of_weight(t.name));
@@ -78,19 +112,35 @@ std::vector<int> ct_widths(const HfFiles& files) {
   return {found.begin(), found.end()};
 }
 
+int64_t ct_block(const HfFiles& files) {
+  const auto groups = files.quantization.find("config_groups");
+  if (groups == files.quantization.end() || !groups->is_object()) return 128;
+  for (const auto& [name, group] : groups->items()) {
+    if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) continue;
+    const auto block = group["weights"].find("block_structure");
+    if (block == group["weights"].end() || block->is_null()) continue;
+    if (!block->is_array() || block->size() != 2 || !(*block)[0].is_number_unsigned() || (*block)[0] != (*block)[1])
+      refuse_config(files, "blocks of this shape are not read", "two equal sides", block->dump());
+    return (*block)[0].get<int64_t>();
+  }
+  return 128;
+}
+
 Json ct_config_of(const OutputPlan& plan, CtActivations activations) {
-  const char* format = activations == CtActivations::int8 ? "int-quantized" : "pack-quantized";
-  const Json inputs = activations == CtActivations::int8 ? per_token() : Json();
   Json groups = Json::object();
+  std::set<std::string> formats;
   for (const Group& g : groups_of(plan)) {
     // The most frequent scheme is that of all linear layers that nobody names.
+    formats.insert(format_of(g.weights, activations));
+    const Json inputs = activations == CtActivations::bytes ? inputs_for(g.weights) : Json();
     const Json targets = groups.empty() ? Json{"Linear"} : Json(g.modules);
     groups[fmt::format("group_{}", groups.size())] = {{"targets", targets},
                                                       {"weights", g.weights},
                                                       {"input_activations", inputs},
                                                       {"output_activations", nullptr},
-                                                      {"format", format}};
+                                                      {"format", format_of(g.weights, activations)}};
   }
+  const std::string format = formats.size() == 1 ? *formats.begin() : "mixed-precision";
   std::vector<std::string> ignored = modules_kept_float(plan);
   const bool head = std::any_of(plan.tensors.begin(), plan.tensors.end(),
                                 [](const OutputTensor& t) { return t.grid && t.name == "lm_head.weight"; });

@@ -11,9 +11,12 @@ namespace pare {
 // 2 to 8.
 std::vector<int> ct_widths(const HfFiles& files);
 
+// The side of the blocks that share a scale; 128 where the config names none. Throws Error where they are no squares.
+int64_t ct_block(const HfFiles& files);
+
 enum class CtActivations : uint8_t {
   floats,  // as they come
-  int8,    // rounded to int8 while running, with a scale per token
+  bytes,   // rounded to int8 or FP8 while running, as the weights are, with a scale per token
 };
 Json ct_config_of(const OutputPlan& plan, CtActivations activations);
 

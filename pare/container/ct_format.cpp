@@ -9,6 +9,9 @@
 //                    <module>.weight_scale      [N, 1], [N, G] or [1]
 //                    <module>.weight_zero_point I8, as the scale; absent: symmetric
 //
+//   float-quantized, mxfp8-quantized, mxfp4-pack-quantized, nvfp4-pack-quantized: see float_layers.h, with the names
+//                    weight or weight_packed, weight_scale, weight_global_scale
+//
 // value = scale (code - zero). Before 2026 codes of 3, 5, 6 and 7 bits filled words only as far as whole codes fit.
 // Source: hf_checkpoints.md A.3.
 #include <fmt/format.h>
@@ -20,10 +23,13 @@
 #include "pare/base/error.h"
 #include "pare/container/bit_packing.h"
 #include "pare/container/ct_config.h"
+#include "pare/container/float_layers.h"
 #include "pare/container/hf_format.h"
 
 namespace pare {
 namespace {
+
+bool holds_floats(const Grid& grid) { return std::holds_alternative<CodebookSpec>(grid); }
 
 // ---- reading
 
@@ -39,16 +45,28 @@ class CtReader : public HfReader {
     layers_.merge(find_layers(files, {{"weight", "weight_scale", "weight_zero_point"}, 2, [](const StoredTensor& t) {
                                         return t.type == "i8";
                                       }}));
-    packed_ = std::any_of(layers_.begin(), layers_.end(), [](const auto& l) { return is_packed(l.second); });
+    layers_.merge(
+        find_layers(files, {{"weight", "weight_scale"}, 2, [](const StoredTensor& t) { return t.type == "f8_e4m3"; }}));
+    layers_.merge(find_layers(files, {{"weight_packed", "weight_scale", "weight_global_scale"},
+                                      2,
+                                      [](const StoredTensor& t) { return t.type == "u8"; }}));
+    format_ = text_of(files.quantization, "format");
+    block_ = ct_block(files);
   }
 
   std::string convention() const override {
-    return packed_ ? "compressed-tensors pack-quantized" : "compressed-tensors int-quantized";
+    return format_.empty() ? "compressed-tensors" : "compressed-tensors " + format_;
   }
-  Shape shape(const HfLayer& layer) const override { return layout(layer).shape; }
-  Grid grid(const HfLayer& layer) const override { return layout(layer).spec; }
+  Shape shape(const HfLayer& layer) const override {
+    return is_float(layer) ? floats(layer).shape : layout(layer).shape;
+  }
+  Grid grid(const HfLayer& layer) const override {
+    if (is_float(layer)) return floats(layer).spec;
+    return layout(layer).spec;
+  }
 
   Quantized load(const HfLayer& layer) const override {
+    if (is_float(layer)) return load_float_layer(floats(layer));
     const Layout l = layout(layer);
     Quantized q(l.spec, l.shape);
     auto& affine = std::get<Affine>(q.params);
@@ -69,6 +87,13 @@ class CtReader : public HfReader {
     bool dense = true;  // codes may straddle words
   };
 
+  static bool is_float(const HfLayer& layer) {
+    return layer.parts[kWeight]->type == "f8_e4m3" || layer.parts[kWeight]->type == "u8";
+  }
+  FloatLayer floats(const HfLayer& layer) const {
+    const StoredTensor* global = layer.parts.size() > 2 ? layer.parts[2] : nullptr;
+    return float_layer(*layer.parts[kWeight], *layer.parts[kScale], global, block_);
+  }
   static bool is_packed(const HfLayer& layer) { return layer.parts[kWeight]->type == "i32"; }
 
   Layout layout(const HfLayer& layer) const {
@@ -182,7 +207,8 @@ class CtReader : public HfReader {
   }
 
   std::vector<int> widths_;
-  bool packed_ = false;
+  std::string format_;
+  int64_t block_ = 128;
 };
 
 bool matches(const HfFiles& files) { return files.method() == "compressed-tensors"; }
@@ -196,7 +222,20 @@ Verdict refuse_order() {
           "visit the columns by importance without storing the order"};
 }
 
+Verdict accept_float(const CodebookSpec& spec, bool ordered) {
+  if (!is_float_grid(spec))
+    return {{},
+            "compressed-tensors hold 8-bit and 4-bit floats in their own groups",
+            "choose fp8, fp8-tensor, fp8-block, mxfp8, mxfp4 or nvfp4"};
+  if (ordered) return refuse_order();
+  CodebookSpec narrowed = spec;
+  narrowed.block = 0;
+  narrowed.global = spec.scale == ScaleKind::ue4m3;
+  return {narrowed, "", ""};
+}
+
 Verdict accept_packed(const Grid& wanted, bool ordered) {
+  if (const auto* floats = std::get_if<CodebookSpec>(&wanted)) return accept_float(*floats, ordered);
   const auto* spec = std::get_if<AffineSpec>(&wanted);
   if (!spec || spec->biased || spec->rows != 1)
     return {
@@ -208,6 +247,13 @@ Verdict accept_packed(const Grid& wanted, bool ordered) {
 }
 
 Verdict accept_bytes(const Grid& wanted, bool ordered) {
+  if (const auto* floats = std::get_if<CodebookSpec>(&wanted)) {
+    if (floats->levels != CodebookSpec::Levels::e4m3 || floats->scale == ScaleKind::e8m0)
+      return {{},
+              "activations are rounded to bytes here, and so are weights",
+              "choose fp8, fp8-tensor, fp8-block or int8-row"};
+    return accept_float(*floats, ordered);
+  }
   const auto* spec = std::get_if<AffineSpec>(&wanted);
   if (!spec || spec->biased || spec->bits != 8 || (spec->group != 0 && spec->rows == 0) || !spec->symmetric)
     return {{}, "int-quantized files hold 8-bit codes with a scale per row or for the whole matrix", "choose int8-row"};
@@ -217,14 +263,40 @@ Verdict accept_bytes(const Grid& wanted, bool ordered) {
 
 // Readers hold scales in the type of the model's floats.
 Verdict place(const Grid& accepted, Shape, DType floats) {
-  AffineSpec spec = std::get<AffineSpec>(accepted);
-  spec.scale = scale_kind(floats);
-  return {spec, "", ""};
+  Grid grid = accepted;
+  if (auto* spec = std::get_if<AffineSpec>(&grid)) spec->scale = scale_kind(floats);
+  if (auto* spec = std::get_if<CodebookSpec>(&grid); spec && spec->scale != ScaleKind::e8m0 && !spec->global)
+    spec->scale = scale_kind(floats);
+  return {grid, "", ""};
+}
+
+std::string float_name(const std::string& module, const CodebookSpec& spec) {
+  return module + (spec.levels == CodebookSpec::Levels::e2m1 ? ".weight_packed" : ".weight");
 }
 
 int64_t groups_of(const AffineSpec& spec, int64_t cols) { return spec.group == 0 ? 1 : cols / spec.group; }
 
+std::vector<SafetensorsSlot> slots_float(const OutputTensor& t) {
+  const auto& spec = std::get<CodebookSpec>(*t.grid);
+  const FloatTensors floats = float_tensors(spec, {t.shape[0], t.shape[1]});
+  const std::string module = module_of_weight(t.name);
+  std::vector<SafetensorsSlot> out = {{float_name(module, spec), floats.codes_type, floats.codes_shape},
+                                      {module + ".weight_scale", floats.scales_type, floats.scales_shape}};
+  if (spec.global) out.push_back({module + ".weight_global_scale", DType::f32, {1}});
+  return out;
+}
+
+std::vector<HfPart> encode_float(const OutputTensor& t, const Quantized& q) {
+  const auto& book = std::get<Codebook>(q.params);
+  const std::string module = module_of_weight(t.name);
+  std::vector<HfPart> out = {{float_name(module, book.spec), float_codes(q)},
+                             {module + ".weight_scale", float_scales(q)}};
+  if (book.spec.global) out.push_back({module + ".weight_global_scale", bytes_of(&book.divisor, 4)});
+  return out;
+}
+
 std::vector<SafetensorsSlot> slots_packed(const OutputTensor& t) {
+  if (holds_floats(*t.grid)) return slots_float(t);
   const auto& spec = std::get<AffineSpec>(*t.grid);
   const int64_t rows = t.shape[0], cols = t.shape[1], groups = groups_of(spec, cols);
   const std::string module = module_of_weight(t.name);
@@ -237,6 +309,7 @@ std::vector<SafetensorsSlot> slots_packed(const OutputTensor& t) {
 }
 
 std::vector<SafetensorsSlot> slots_bytes(const OutputTensor& t) {
+  if (holds_floats(*t.grid)) return slots_float(t);
   const auto& spec = std::get<AffineSpec>(*t.grid);
   const std::string module = module_of_weight(t.name);
   const int64_t rows = t.shape[0], groups = groups_of(spec, t.shape[1]);
@@ -267,6 +340,7 @@ std::vector<std::byte> zero_bytes(const Affine& affine) {
 }
 
 std::vector<HfPart> encode_packed(const OutputTensor& t, const Quantized& q) {
+  if (holds_floats(q.grid())) return encode_float(t, q);
   const auto& affine = std::get<Affine>(q.params);
   const std::string module = module_of_weight(t.name);
   std::vector<std::byte> words(
@@ -281,10 +355,15 @@ std::vector<HfPart> encode_packed(const OutputTensor& t, const Quantized& q) {
 }
 
 std::vector<HfPart> encode_bytes(const OutputTensor& t, const Quantized& q) {
+  if (holds_floats(q.grid())) return encode_float(t, q);
   const std::string module = module_of_weight(t.name);
   std::vector<std::byte> codes(static_cast<size_t>(q.codes.size()));
   for (size_t i = 0; i < codes.size(); ++i) codes[i] = std::byte{q.codes.data()[i]} ^ std::byte{128};
   return {{module + ".weight", std::move(codes)}, {module + ".weight_scale", scale_bytes(std::get<Affine>(q.params))}};
+}
+
+std::vector<RuntimeVerdict> runtimes(const OutputPlan&) {
+  return {{"vllm", true}, {"transformers", true, "through the compressed-tensors package"}};
 }
 
 }  // namespace
@@ -296,12 +375,14 @@ const HfFormat kCtFormat{.name = "compressed-tensors",
                          .place = place,
                          .slots = slots_packed,
                          .encode = encode_packed,
-                         .config = ct_config<CtActivations::floats>};
+                         .config = ct_config<CtActivations::floats>,
+                         .runtimes = runtimes};
 const HfFormat kCtW8A8Format{.name = "compressed-tensors-w8a8",
                              .accept = accept_bytes,
                              .place = place,
                              .slots = slots_bytes,
                              .encode = encode_bytes,
-                             .config = ct_config<CtActivations::int8>};
+                             .config = ct_config<CtActivations::bytes>,
+                             .runtimes = runtimes};
 
 }  // namespace pare

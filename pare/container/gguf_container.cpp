@@ -128,8 +128,13 @@ std::unique_ptr<Writer> create(const fs::path& path, const OutputPlan& plan, boo
   return std::make_unique<GgufContainerWriter>(path, plan, overwrite);
 }
 
+std::vector<RuntimeVerdict> runtimes(const OutputPlan&) {
+  return {
+      {"llama.cpp", true}, {"ollama", true}, {"transformers", false, "it expands GGUF files to floats when loading"}};
+}
+
 }  // namespace
 
-const Container kGgufContainer{"gguf", accept, output_bytes, create, nullptr, true};
+const Container kGgufContainer{"gguf", accept, output_bytes, create, nullptr, true, runtimes};
 
 }  // namespace pare

@@ -93,12 +93,12 @@ GptqConvention read_gptq_config(const Json& config, const std::string& where) {
   std::string format = text_of(config, "checkpoint_format");
   if (format.empty()) format = text_of(config, "format");
   if (flag_of(config, "is_marlin_format", false)) format = "marlin";
-  if (!format.empty() && format != "gptq" && format != "gptq_v2")
+  if (!format.empty() && format != "gptq" && format != "gptq_v2" && format != "gptq_p")
     refuse("this variant of GPTQ files is not read", where, fmt::format("checkpoint_format \"{}\"", format));
   const std::string words = text_of(config, "pack_dtype");
   if (!words.empty() && words != "int32")
     refuse("GPTQ files of such words are not read", where, fmt::format("pack_dtype \"{}\"", words), "int32");
-  out.zeros = format == "gptq_v2" ? GptqZeros::plain : GptqZeros::minus_one;
+  out.zeros = format == "gptq_v2" ? GptqZeros::plain : format == "gptq_p" ? GptqZeros::planar : GptqZeros::minus_one;
   out.symmetric = flag_of(config, "sym", true);
   out.whole_words = written_by_gptqmodel(config);
   return out;
@@ -108,7 +108,7 @@ Json gptq_config(const OutputPlan& plan, GptqZeros zeros, bool ordered) {
   const Rule rule = most_frequent(plan);
   const bool head = std::any_of(plan.tensors.begin(), plan.tensors.end(),
                                 [](const OutputTensor& t) { return t.grid && !in_block(t.name); });
-  const char* format = zeros == GptqZeros::plain ? "gptq_v2" : "gptq";
+  const char* format = zeros == GptqZeros::plain ? "gptq_v2" : zeros == GptqZeros::planar ? "gptq_p" : "gptq";
   Json out = {{"bits", rule.bits}, {"group_size", rule.group}, {"desc_act", ordered}, {"sym", rule.symmetric},
               {"lm_head", head},   {"quant_method", "gptq"},   {"method", "gptq"},    {"checkpoint_format", format},
               {"format", format},  {"pack_dtype", "int32"}};

@@ -68,8 +68,11 @@ Verdict accept(const Grid& wanted, bool) {
     return {{},
             "GPTQ files hold integer codes in groups, not the blocks of GGUF",
             "choose an integer grid such as int4-g128, or the gguf container"};
-  if (spec->bits != 2 && spec->bits != 3 && spec->bits != 4 && spec->bits != 8)
-    return {{}, fmt::format("GPTQ files hold 2, 3, 4 or 8 bits, not {}", spec->bits), "choose --bits 2, 3, 4 or 8"};
+  const bool odd = spec->bits == 5 || spec->bits == 6 || spec->bits == 7;
+  if (odd && kZeros != GptqZeros::planar)
+    return {{},
+            fmt::format("GPTQ files hold 2, 3, 4 or 8 bits, not {}", spec->bits),
+            "choose --bits 2, 3, 4 or 8, or the gptq_p container"};
   AffineSpec narrowed = *spec;
   narrowed.scale = ScaleKind::f16;
   if (kZeros == GptqZeros::minus_one && !spec->symmetric && narrowed.lowest_zero < 1) narrowed.lowest_zero = 1;
@@ -111,6 +114,27 @@ Json config(const OutputPlan& plan, const HfWritten& written) {
   return gptq_config(plan, kZeros, written.ordered);
 }
 
+template <GptqZeros kZeros>
+std::vector<RuntimeVerdict> runtimes(const OutputPlan& plan) {
+  bool marlin = true, exllama = kZeros == GptqZeros::minus_one;
+  std::string why_not;
+  for (const OutputTensor& t : plan.tensors) {
+    const auto* spec = t.grid ? std::get_if<AffineSpec>(&*t.grid) : nullptr;
+    if (!spec) continue;
+    if (!spec->symmetric || (spec->bits != 4 && spec->bits != 8)) {
+      marlin = false;
+      why_not = "it takes only symmetric 4- and 8-bit GPTQ";
+    } else if (t.shape[1] % 128 != 0 || t.shape[0] % 64 != 0) {
+      marlin = false;
+      why_not = t.name + ": its kernels want inputs divisible by 128 and outputs by 64";
+    }
+    if (spec->bits != 4) exllama = false;
+  }
+  return {{"transformers", true, "through the gptqmodel package"},
+          {"vllm", marlin, why_not},
+          {"exllamav2", exllama, exllama ? "" : "it takes only 4-bit GPTQ files of format v1"}};
+}
+
 }  // namespace
 
 const HfFormat kGptqFormat{.name = "gptq",
@@ -121,13 +145,26 @@ const HfFormat kGptqFormat{.name = "gptq",
                            .slots = slots,
                            .encode = encode<GptqZeros::minus_one>,
                            .config = config<GptqZeros::minus_one>,
-                           .config_file = "quantize_config.json"};
+                           .config_file = "quantize_config.json",
+                           .runtimes = runtimes<GptqZeros::minus_one>};
+const HfFormat kGptqPlanarFormat{.name = "gptq_p",
+                                 .accept = accept<GptqZeros::planar>,
+                                 .place = place,
+                                 .slots = slots,
+                                 .encode = encode<GptqZeros::planar>,
+                                 .config = config<GptqZeros::planar>,
+                                 .config_file = "quantize_config.json",
+                                 .runtimes = [](const OutputPlan&) -> std::vector<RuntimeVerdict> {
+                                   return {{"transformers", true, "through the gptqmodel package"},
+                                           {"vllm", false, "only gptqmodel reads bit planes"}};
+                                 }};
 const HfFormat kGptqV2Format{.name = "gptq_v2",
                              .accept = accept<GptqZeros::plain>,
                              .place = place,
                              .slots = slots,
                              .encode = encode<GptqZeros::plain>,
                              .config = config<GptqZeros::plain>,
-                             .config_file = "quantize_config.json"};
+                             .config_file = "quantize_config.json",
+                             .runtimes = runtimes<GptqZeros::plain>};
 
 }  // namespace pare

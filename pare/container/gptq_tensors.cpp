@@ -36,11 +36,74 @@ std::vector<uint32_t> words_of(const StoredTensor& t) {
   return words;
 }
 
+// ---- bit planes
+
+struct BitPlane {
+  int width = 0, shift = 0;  // bits, from this bit of a code
+};
+std::vector<BitPlane> planes_of(int bits) {
+  std::vector<BitPlane> out;
+  int shift = 0;
+  for (const int width : {8, 4, 2, 1})
+    if (bits & width) {
+      out.push_back({width, shift});
+      shift += width;
+    }
+  return out;
+}
+
+// The words of one plane between those of all: a run of 32 codes has `bits` lines of `stride` words, and `plane.shift`
+// of them come before the plane's own.
+void take_plane(int bits, const BitPlane& plane, int64_t stride, std::span<const std::byte> all,
+                std::span<std::byte> own) {
+  const auto line = static_cast<size_t>(4 * stride), width = static_cast<size_t>(plane.width);
+  for (size_t run = 0; (run + 1) * width * line <= own.size(); ++run)
+    std::memcpy(own.data() + run * width * line,
+                all.data() + (run * static_cast<size_t>(bits) + static_cast<size_t>(plane.shift)) * line, width * line);
+}
+void put_plane(int bits, const BitPlane& plane, int64_t stride, std::span<const std::byte> own,
+               std::span<std::byte> all) {
+  const auto line = static_cast<size_t>(4 * stride), width = static_cast<size_t>(plane.width);
+  for (size_t run = 0; (run + 1) * width * line <= own.size(); ++run)
+    std::memcpy(all.data() + (run * static_cast<size_t>(bits) + static_cast<size_t>(plane.shift)) * line,
+                own.data() + run * width * line, width * line);
+}
+void add_plane(const BitPlane& plane, const Plane<uint8_t>& part, Plane<uint8_t>& codes) {
+  for (int64_t i = 0; i < codes.size(); ++i)
+    codes.data()[i] = static_cast<uint8_t>(codes.data()[i] | part.data()[i] << plane.shift);
+}
+Plane<uint8_t> part_of(const BitPlane& plane, const Plane<uint8_t>& codes) {
+  Plane<uint8_t> part(codes.rows(), codes.cols());
+  for (int64_t i = 0; i < codes.size(); ++i)
+    part.data()[i] = static_cast<uint8_t>(codes.data()[i] >> plane.shift & ((1 << plane.width) - 1));
+  return part;
+}
+
 // The fields of qzeros as stored.
 Plane<uint8_t> zero_fields(const GptqParts& parts, const GptqLayout& l) {
   Plane<uint8_t> fields(l.groups, l.rows);
   unpack_bits(l.bits, words_of(*parts.qzeros), fields.values());
   return fields;
+}
+Plane<uint8_t> planar_zero_fields(const GptqParts& parts, const GptqLayout& l) {
+  Plane<uint8_t> fields(l.groups, l.rows);
+  for (const BitPlane& plane : planes_of(l.bits)) {
+    std::vector<uint32_t> words(static_cast<size_t>(fields.size() * plane.width / 32));
+    take_plane(l.bits, plane, 1, parts.qzeros->bytes, std::as_writable_bytes(std::span(words)));
+    Plane<uint8_t> part(l.groups, l.rows);
+    unpack_bits(plane.width, words, part.values());
+    add_plane(plane, part, fields);
+  }
+  return fields;
+}
+void unpack_planar(const GptqParts& parts, const GptqLayout& l, std::span<const int32_t> order, Plane<uint8_t>& codes) {
+  for (const BitPlane& plane : planes_of(l.bits)) {
+    std::vector<std::byte> words(static_cast<size_t>(codes.size() * plane.width / 8));
+    take_plane(l.bits, plane, l.rows, parts.qweight->bytes, words);
+    Plane<uint8_t> part(codes.rows(), codes.cols());
+    unpack_columns(plane.width, words, order, part);
+    add_plane(plane, part, codes);
+  }
 }
 
 bool all_equal(const Plane<uint8_t>& fields, int value) {
@@ -77,10 +140,11 @@ Plane<uint8_t> undo_minus_one(const GptqParts& parts, const GptqLayout& l, Plane
 }
 
 Zeros read_zeros(const GptqParts& parts, const GptqLayout& l, const GptqConvention& convention) {
-  Plane<uint8_t> fields = zero_fields(parts, l);
+  const bool planar = convention.zeros == GptqZeros::planar;
+  Plane<uint8_t> fields = planar ? planar_zero_fields(parts, l) : zero_fields(parts, l);
   const bool constant = all_equal(fields, middle(l.bits)) || all_equal(fields, middle(l.bits) - 1);
   if (convention.symmetric && constant) return {true, {}};
-  if (convention.zeros == GptqZeros::plain) return {false, std::move(fields)};
+  if (convention.zeros != GptqZeros::minus_one) return {false, std::move(fields)};
   return {false, undo_minus_one(parts, l, std::move(fields), convention.whole_words)};
 }
 
@@ -101,6 +165,23 @@ void read_scales(const StoredTensor& t, DType dtype, Plane<float>& scales) {
     if (!std::isfinite(s)) refuse_tensor(t, "a scale is not finite", "finite numbers", where);
     refuse_tensor(t, "a scale is not exact in f16, and rounding it would change the weights", "scales exact in f16",
                   where, "save the checkpoint with f16 scales");
+  }
+}
+
+void pack_planar(int bits, const Plane<uint8_t>& codes, std::span<const int32_t> order, std::span<std::byte> words) {
+  for (const BitPlane& plane : planes_of(bits)) {
+    std::vector<std::byte> own(static_cast<size_t>(codes.size() * plane.width / 8));
+    pack_columns(plane.width, part_of(plane, codes), order, own);
+    put_plane(bits, plane, codes.rows(), own, words);
+  }
+}
+void pack_planar_fields(int bits, const std::vector<uint8_t>& fields, std::span<uint32_t> words) {
+  Plane<uint8_t> codes(1, static_cast<int64_t>(fields.size()));
+  std::copy(fields.begin(), fields.end(), codes.data());
+  for (const BitPlane& plane : planes_of(bits)) {
+    std::vector<uint32_t> own(fields.size() * static_cast<size_t>(plane.width) / 32);
+    pack_bits(plane.width, part_of(plane, codes).values(), own);
+    put_plane(bits, plane, 1, std::as_bytes(std::span(own)), std::as_writable_bytes(words));
   }
 }
 
@@ -127,9 +208,9 @@ GptqLayout gptq_layout(const GptqParts& parts) {
     refuse_tensor(*parts.qzeros, "the zero points do not fit the scales",
                   fmt::format("[{}, {} · bits / 32]", l.groups, l.rows), fmt::format("{}", parts.qzeros->shape));
   l.bits = static_cast<int>(32 * zero_words / l.rows);
-  if (l.bits != 2 && l.bits != 3 && l.bits != 4 && l.bits != 8)
-    refuse_tensor(*parts.qzeros, "GPTQ layers of this width are not supported", "2, 3, 4 or 8 bits",
-                  std::to_string(l.bits), "quantize the original model to one of these");
+  if (l.bits < 2 || l.bits > 8)
+    refuse_tensor(*parts.qzeros, "GPTQ layers of this width are not supported", "2 to 8 bits", std::to_string(l.bits),
+                  "quantize the original model to one of these");
   const int64_t code_words = parts.qweight->shape[0];
   l.cols = 32 * code_words / l.bits;
   if (code_words % l.bits != 0 || l.rows % kPackRun != 0)
@@ -154,7 +235,7 @@ AffineSpec gptq_spec(const GptqParts& parts, const GptqConvention& convention) {
 }
 
 bool contradicts_format(const GptqParts& parts, const GptqConvention& convention) {
-  if (!convention.symmetric) return false;
+  if (!convention.symmetric || convention.zeros == GptqZeros::planar) return false;
   const GptqLayout l = gptq_layout(parts);
   return all_equal(zero_fields(parts, l), middle(l.bits) - (convention.zeros == GptqZeros::plain ? 1 : 0));
 }
@@ -167,7 +248,10 @@ Quantized decode_gptq(const GptqParts& parts, const GptqConvention& convention) 
   read_scales(*parts.scales, scale_type(*parts.scales), affine.scale);
   if (!zeros.symmetric) affine.zero = std::move(zeros.values);
   if (parts.g_idx) q.order = order_from_groups(*parts.g_idx, l.groups, l.cols);
-  unpack_columns(l.bits, parts.qweight->bytes, q.order, q.codes);
+  if (convention.zeros == GptqZeros::planar)
+    unpack_planar(parts, l, q.order, q.codes);
+  else
+    unpack_columns(l.bits, parts.qweight->bytes, q.order, q.codes);
   return q;
 }
 
@@ -180,7 +264,10 @@ GptqBytes encode_gptq(const Quantized& q, GptqZeros format) {
   assert(s.rows % kPackRun == 0 && s.cols % kPackRun == 0 && affine.scale.shape() == (Shape{groups, s.rows}));
   GptqBytes out;
   out.qweight.resize(static_cast<size_t>(q.codes.size() * bits / 8));
-  pack_columns(bits, q.codes, q.order, out.qweight);
+  if (format == GptqZeros::planar)
+    pack_planar(bits, q.codes, q.order, out.qweight);
+  else
+    pack_columns(bits, q.codes, q.order, out.qweight);
 
   std::vector<uint8_t> fields(static_cast<size_t>(groups * s.rows), static_cast<uint8_t>(middle(bits) - less));
   if (!affine.spec.symmetric)
@@ -189,7 +276,10 @@ GptqBytes encode_gptq(const Quantized& q, GptqZeros format) {
       return static_cast<uint8_t>(zero - less);
     });
   std::vector<uint32_t> words(fields.size() * static_cast<size_t>(bits) / 32);
-  pack_bits(bits, fields, words);
+  if (format == GptqZeros::planar)
+    pack_planar_fields(bits, fields, words);
+  else
+    pack_bits(bits, fields, words);
   put(out.qzeros, words.data(), words.size() * 4);
 
   out.scales.resize(static_cast<size_t>(affine.scale.size()) * 2);

@@ -5,6 +5,9 @@
 //   <module>.scales   F16 [G, N]
 //   <module>.g_idx    I32 [K]           group of each input; absent in some files: k / group
 //
+// Planar, a run of 32 codes of 3, 5, 6 or 7 bits is cut into planes of 2 + 1, 4 + 1, 4 + 2 or 4 + 2 + 1 bits, each a
+// bit string of its own in as many words as it has bits.
+//
 // value = scale[g, n] · (code[k, n] − zero[g, n]), g = g_idx[k]. Source: hf_checkpoints.md A.1.
 #pragma once
 
@@ -17,7 +20,8 @@
 
 namespace pare {
 
-enum class GptqZeros : uint8_t { minus_one, plain };  // formats v1 and v2
+// Formats v1 and v2, and GPTQModel's "gptq_p": zeros as in v2, and every 32 codes in bit planes, low planes first.
+enum class GptqZeros : uint8_t { minus_one, plain, planar };
 
 // What a checkpoint says about all its layers.
 struct GptqConvention {

@@ -174,7 +174,8 @@ std::unique_ptr<Writer> create(const fs::path& path, const OutputPlan& plan, boo
 }
 template <const HfFormat& kFormat>
 Container container_of() {
-  return {kFormat.name, kFormat.accept, bytes_in<kFormat>, create<kFormat>, kFormat.place, kFormat.embeddings};
+  return {kFormat.name,  kFormat.accept,     bytes_in<kFormat>, create<kFormat>,
+          kFormat.place, kFormat.embeddings, kFormat.runtimes};
 }
 
 }  // namespace
@@ -182,9 +183,9 @@ Container container_of() {
 const HfFormat kFloatFormat{.name = "safetensors", .accept = accept_none};
 
 std::vector<Container> hf_containers() {
-  return {container_of<kGptqFormat>(), container_of<kGptqV2Format>(), container_of<kAwqFormat>(),
-          container_of<kCtFormat>(),   container_of<kCtW8A8Format>(), container_of<kBnbFormat>(),
-          container_of<kFloatFormat>()};
+  return {container_of<kGptqFormat>(), container_of<kGptqV2Format>(), container_of<kGptqPlanarFormat>(),
+          container_of<kAwqFormat>(),  container_of<kCtFormat>(),     container_of<kCtW8A8Format>(),
+          container_of<kBnbFormat>(),  container_of<kMlxFormat>(),    container_of<kFloatFormat>()};
 }
 
 }  // namespace pare

@@ -15,8 +15,9 @@
 namespace pare {
 
 std::span<const HfFormat* const> all_hf_formats() {
-  static constexpr const HfFormat* kAll[] = {&kGptqFormat,   &kGptqV2Format, &kAwqFormat,  &kCtFormat,
-                                             &kCtW8A8Format, &kBnbFormat,    &kFloatFormat};
+  static constexpr const HfFormat* kAll[] = {&kGptqFormat,   &kGptqV2Format, &kGptqPlanarFormat, &kAwqFormat,
+                                             &kCtFormat,     &kCtW8A8Format, &kBnbFormat,        &kFp8Format,
+                                             &kGptOssFormat, &kMlxFormat,    &kFloatFormat};
   return kAll;
 }
 

@@ -81,14 +81,16 @@ struct HfFormat {
   Json (*config)(const OutputPlan& plan, const HfWritten& written) = nullptr;
   std::array<std::string_view, 2> config_keys = {"quantization_config", ""};
   std::string_view config_file = {};
-  bool embeddings = false;  // as Container::embeddings
+  bool embeddings = false;  // this and the next as in Container
+  std::vector<RuntimeVerdict> (*runtimes)(const OutputPlan& plan) = nullptr;
 };
 
 std::span<const HfFormat* const> all_hf_formats();  // in the order in which their readers are tried
 std::vector<Container> hf_containers();             // of the formats that are written
 
 // The rows, one file each. A row is a constant: it must not need code to run before main().
-extern const HfFormat kGptqFormat, kGptqV2Format, kAwqFormat, kCtFormat, kCtW8A8Format, kBnbFormat, kFloatFormat;
+extern const HfFormat kGptqFormat, kGptqV2Format, kGptqPlanarFormat, kAwqFormat, kCtFormat, kCtW8A8Format, kBnbFormat,
+    kFp8Format, kGptOssFormat, kMlxFormat, kFloatFormat;
 
 // ---- what formats have in common
 

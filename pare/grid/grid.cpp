@@ -57,11 +57,10 @@ constexpr NamedTable kNamedTables[] = {
 std::string table_name(const CodebookSpec& spec) {
   for (const NamedTable& named : kNamedTables)
     if (named.spec == spec) return std::string(named.name);
-  if (spec.levels == CodebookSpec::Levels::e4m3 && spec.scale != ScaleKind::e8m0) {  // whatever float the scale is
-    for (const NamedTable& named : kNamedTables)
-      if (named.spec.levels == spec.levels && named.spec.group == spec.group && named.spec.rows == spec.rows)
-        return std::string(named.name);
-  }
+  // Whatever float the scale is, and however long the rows are.
+  if (spec.levels == CodebookSpec::Levels::e4m3 && spec.scale != ScaleKind::e8m0)
+    return spec.rows == 0 ? "fp8-tensor" : spec.rows == 1 ? "fp8" : "fp8-block";
+  if (spec.levels == CodebookSpec::Levels::int8) return "llm-int8";
   constexpr std::string_view kScales[] = {"f16", "f32", "e8m0", "e4m3", "bf16"};
   const std::string group = spec.group > 0 ? fmt::format("g{}", spec.group) : "row";
   return fmt::format("{}-{}-{}", level_table(spec.levels).name, group, kScales[static_cast<size_t>(spec.scale)]);

@@ -43,12 +43,6 @@ struct Finding {
 };
 std::string_view name_of(Finding::Severity severity);
 
-struct RuntimeVerdict {
-  std::string runtime;
-  bool loads = false;
-  std::string why = {};
-};
-
 // The text that will be run through the model.
 struct CalibrationPlan {
   std::string source, sha256;

@@ -89,33 +89,8 @@ double estimate_seconds(const Plan& plan) {
 }
 
 std::vector<RuntimeVerdict> judge_runtimes(const Plan& plan) {
-  std::vector<RuntimeVerdict> out;
-  if (plan.container->name == "gguf") {
-    for (const char* runtime : {"llama.cpp", "ollama"}) out.push_back({runtime, true});
-    out.push_back({"transformers", false, "it expands GGUF files to floats when loading"});
-    return out;
-  }
-  bool marlin = true, exllama = true;
-  std::string why_not;
-  for (const PlannedTensor& t : plan.tensors) {
-    if (!t.on_grid()) continue;
-    const auto* spec = std::get_if<AffineSpec>(&std::get<Grid>(t.target));
-    if (!spec) continue;
-    const Shape s = t.matrix_shape();
-    if (!spec->symmetric || (spec->bits != 4 && spec->bits != 8)) {
-      marlin = false;
-      why_not = "it takes only symmetric 4- and 8-bit GPTQ";
-    } else if (s.cols % 128 != 0 || s.rows % 64 != 0) {
-      marlin = false;
-      why_not = t.name + ": its kernels want inputs divisible by 128 and outputs by 64";
-    }
-    if (spec->bits != 4) exllama = false;
-  }
-  const bool v2 = plan.container->name == "gptq_v2";
-  out.push_back({"transformers", true, "through the gptqmodel package"});
-  out.push_back({"vllm", marlin, why_not});
-  out.push_back({"exllamav2", exllama && !v2, exllama && !v2 ? "" : "it takes only 4-bit GPTQ files of format v1"});
-  return out;
+  if (!plan.container->runtimes) return {};
+  return plan.container->runtimes(plan.output);
 }
 
 }  // namespace pare

@@ -15,6 +15,18 @@ constexpr Grid kQ4_0 = BlockSpec{BlockSpec::Type::q4_0};
 constexpr Grid kQ8_0 = BlockSpec{BlockSpec::Type::q8_0};
 constexpr Grid kQ4_K = SuperBlockSpec{SuperBlockSpec::Type::q4_k};
 constexpr Grid kQ6_K = SuperBlockSpec{SuperBlockSpec::Type::q6_k};
+constexpr Grid kMxfp4 = CodebookSpec{CodebookSpec::Levels::e2m1, ScaleKind::e8m0, 32};
+constexpr Grid kNvfp4 = CodebookSpec{CodebookSpec::Levels::e2m1, ScaleKind::ue4m3, 16};
+constexpr Grid fp8(int64_t group, int64_t rows) {
+  return CodebookSpec{.levels = CodebookSpec::Levels::e4m3, .group = group, .rows = rows};
+}
+constexpr Grid bnb(CodebookSpec::Levels levels, bool nested) {
+  return CodebookSpec{.levels = levels, .scale = ScaleKind::f32, .group = 64, .nested = nested};
+}
+constexpr Grid kLlmInt8 = CodebookSpec{CodebookSpec::Levels::int8, ScaleKind::f32, 0};
+constexpr Grid biased(int bits, int64_t group) {
+  return AffineSpec{.bits = bits, .group = group, .symmetric = false, .biased = true};
+}
 constexpr Grid affine(int bits, int64_t group, bool symmetric = true) {
   return AffineSpec{.bits = bits, .group = group, .symmetric = symmetric};
 }
@@ -49,6 +61,28 @@ const std::vector<Recipe>& table() {
       {"gptq-int2-g32-asym", "gptq", Method::gptq, affine(2, 32, false), {}, {}, "GPTQ, 2.6 bits (not vLLM)"},
       {"awq-int4-g128", "awq", Method::gptq, affine(4, 128, false), {}, {}, "AWQ files, 4.2 bits: every GPU runtime"},
       {"awq-int4-g32", "awq", Method::gptq, affine(4, 32, false), {}, {}, "AWQ files, 4.6 bits"},
+      {"w4a16", "compressed-tensors", Method::gptq, affine(4, 128), {}, {}, "compressed-tensors, 4.1 bits: for vLLM"},
+      {"w4a16-asym", "compressed-tensors", Method::gptq, affine(4, 128, false), {}, {}, "compressed-tensors, 4.2 bits"},
+      {"w8a16", "compressed-tensors", Method::gptq, affine(8, 128), {}, {}, "compressed-tensors, 8.1 bits"},
+      {"w8a8", "compressed-tensors-w8a8", Method::gptq, affine(8, 0), {}, {}, "int8 weights and activations, for vLLM"},
+      {"fp8", "compressed-tensors-w8a8", Method::rtn, fp8(0, 1), {}, {}, "FP8 with a scale per row, for vLLM"},
+      {"fp8-block", "compressed-tensors-w8a8", Method::rtn, fp8(128, 128), {}, {}, "FP8 in blocks of 128 x 128"},
+      {"mxfp4", "compressed-tensors", Method::gptq, kMxfp4, {}, {}, "compressed-tensors, 4.3 bits in the OCP format"},
+      {"nvfp4", "compressed-tensors", Method::gptq, kNvfp4, {}, {}, "compressed-tensors, 4.5 bits: for Blackwell GPUs"},
+      {"nf4", "bnb", Method::rtn, bnb(CodebookSpec::Levels::nf4, false), {}, {}, "bitsandbytes, 4.5 bits"},
+      {"nf4-dq", "bnb", Method::rtn, bnb(CodebookSpec::Levels::nf4, true), {}, {}, "bitsandbytes, 4.1 bits: QLoRA's"},
+      {"nf4-gptq",
+       "bnb",
+       Method::gptq,
+       bnb(CodebookSpec::Levels::nf4, false),
+       {},
+       {},
+       "bitsandbytes, 4.5 bits, closer"},
+      {"fp4", "bnb", Method::rtn, bnb(CodebookSpec::Levels::fp4, false), {}, {}, "bitsandbytes, 4.5 bits"},
+      {"llm-int8", "bnb", Method::rtn, kLlmInt8, {}, {}, "bitsandbytes, 8 bits"},
+      {"mlx-4bit", "mlx", Method::gptq, biased(4, 64), biased(4, 64), biased(4, 64), "MLX, 4.5 bits: for Apple"},
+      {"mlx-8bit", "mlx", Method::gptq, biased(8, 64), biased(8, 64), biased(8, 64), "MLX, 8.5 bits"},
+      {"mlx-mxfp4", "mlx", Method::gptq, kMxfp4, kMxfp4, kMxfp4, "MLX, 4.3 bits in the OCP format"},
       {"rtn-int4-g128", "gptq", Method::rtn, affine(4, 128), {}, {}, "GPTQ files, no calibration"},
       {"rtn-int8-g128", "gptq", Method::rtn, affine(8, 128), {}, {}, "GPTQ files, no calibration"},
   });

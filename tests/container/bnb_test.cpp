@@ -56,7 +56,7 @@ TEST_F(BnbFile, Int8IsTheReferencesWithinARounding) {
     put({{"m.weight", all.at("CB")}, {"m.SCB", all.at("SCB")}},
         R"({"quantization_config":{"quant_method":"bitsandbytes","load_in_8bit":true}})");
     const Quantized q = load();
-    EXPECT_EQ(name_of(q.grid()), "int8-g" + std::to_string(q.shape().cols) + "-f32");
+    EXPECT_EQ(name_of(q.grid()), "llm-int8");
     const Matrix values = dequantize(q);
     const std::vector<float> tools = floats(all.at("dequantized"));
     for (size_t i = 0; i < tools.size(); ++i)

@@ -23,6 +23,11 @@ std::vector<Grid> all_grids() {
   for (int bits = 2; bits <= 8; ++bits)
     for (const int64_t group : {0, 32, 128})
       for (const bool symmetric : {true, false}) out.push_back(AffineSpec{bits, group, symmetric, 0});
+  out.push_back(AffineSpec{.bits = 8, .group = 0, .rows = 0});
+  for (const CodebookSpec::Levels levels : {CodebookSpec::Levels::nf4, CodebookSpec::Levels::fp4})
+    out.push_back(CodebookSpec{.levels = levels, .scale = ScaleKind::f32, .group = 64});
+  out.push_back(CodebookSpec{.levels = CodebookSpec::Levels::e2m1, .scale = ScaleKind::e8m0, .group = 32});
+  out.insert(out.end(), shared_grids().begin(), shared_grids().end());
   return out;
 }
 
@@ -43,6 +48,7 @@ class Containers : public ::testing::Test {
 
 TEST_F(Containers, EveryGridIsHeldExactlyOrRefusedInWords) {
   int held = 0, refused = 0;
+  std::map<std::string, int> by_container;
   for (const Container& container : all_containers())
     for (const Grid& wanted : all_grids())
       for (const bool ordered : {false, true}) {
@@ -56,6 +62,7 @@ TEST_F(Containers, EveryGridIsHeldExactlyOrRefusedInWords) {
           ++refused;
           continue;
         }
+        ++by_container[std::string(container.name)];
         Quantized q = random_quantized(*verdict.grid, shape, static_cast<unsigned>(++held));
         if (ordered) q.order = shuffled_groups(shape.cols, q.window());
         if (std::is_sorted(q.order.begin(), q.order.end())) q.order.clear();  // one group: the order is not stored
@@ -78,7 +85,15 @@ TEST_F(Containers, EveryGridIsHeldExactlyOrRefusedInWords) {
         EXPECT_EQ(read->file_bytes(), container.output_bytes(plan));
         EXPECT_TRUE(read->grid_of_weight("blk.0.w.weight") == q.grid());
       }
-  EXPECT_EQ(held, 2 * 4 * 3 * 2 * 2 + 3 * 2 + 7 * 3 * 2 + 3 + 4);  // GPTQ v1 and v2, AWQ, two of CT, GGUF
+  EXPECT_EQ(by_container["gptq"], 4 * 3 * 2 * 2);
+  EXPECT_EQ(by_container["gptq_v2"], 4 * 3 * 2 * 2);
+  EXPECT_EQ(by_container["gptq_p"], 7 * 3 * 2 * 2);
+  EXPECT_EQ(by_container["awq"], 3 * 2);
+  EXPECT_EQ(by_container["compressed-tensors"], 7 * 3 * 2 + 6);   // fp8 three ways, mxfp8, mxfp4, nvfp4
+  EXPECT_EQ(by_container["compressed-tensors-w8a8"], 3 + 1 + 3);  // int8 by row, group and matrix, fp8
+  EXPECT_EQ(by_container["bnb"], 5);
+  EXPECT_EQ(by_container["mlx"], 6 * 2 * 2 + 1);
+  EXPECT_EQ(by_container["gguf"], 4 + 1);
   EXPECT_GT(refused, 50);
 }
 

@@ -27,10 +27,6 @@ TEST(GoldenGptq, ValuesEqualTheToolsBitForBit) {
   int compared = 0;
   for (const auto& directory : golden_checkpoints()) {
     SCOPED_TRACE(directory.filename().string());
-    if (directory.string().ends_with("planar")) {
-      EXPECT_THAT(error_of([&] { Checkpoint::open(directory); }), HasSubstr("gptq_p"));
-      continue;
-    }
     const auto checkpoint = Checkpoint::open(directory);
     EXPECT_THAT(checkpoint->quantization(), HasSubstr("gptq int"));
     const auto expected = SafetensorsFile::open(directory / "dequantized.safetensors");
@@ -39,7 +35,9 @@ TEST(GoldenGptq, ValuesEqualTheToolsBitForBit) {
       if (const size_t rows = name.find(".rows"); rows != std::string::npos) name.resize(rows);
       const Weight weight = checkpoint->load(name);
       const auto& q = std::get<Quantized>(weight);
-      const Matrix values = dequantize(q);
+      Matrix values = dequantize(q);
+      if (directory.string().ends_with("planar"))  // these come from the tool's kernel, which rounds
+        for (float& x : values.values()) x = round_to_f16(x);
       ASSERT_EQ(values.cols(), e.shape[1]);
       ASSERT_EQ(0, std::memcmp(values.data(), e.bytes.data(), e.bytes.size())) << e.name;
       EXPECT_TRUE(checkpoint->grid_of_weight(name) == q.grid());
@@ -47,7 +45,7 @@ TEST(GoldenGptq, ValuesEqualTheToolsBitForBit) {
       ++compared;
     }
   }
-  EXPECT_EQ(compared, 36);
+  EXPECT_EQ(compared, 38);
 }
 
 TEST(GoldenGptq, VersionsHoldTheSameCodes) {
@@ -72,12 +70,13 @@ TEST(GoldenGptq, MixedWidthsAreReadFromTheShapes) {
 TEST(GoldenGptq, EncodingGivesTheFilesBytesBack) {
   PARE_NEEDS_SHARED("golden/gptq");
   for (const auto& directory : golden_checkpoints()) {
-    if (directory.string().ends_with("planar")) continue;
     if (directory.string().ends_with("llama_2b_asym_g32")) continue;  // zeros of 0, which v1 cannot hold
     if (directory.string().ends_with("llama_3b_asym_g32")) continue;
     SCOPED_TRACE(directory.filename().string());
     const auto checkpoint = Checkpoint::open(directory);
-    const auto zeros = directory.string().ends_with("v2") ? GptqZeros::plain : GptqZeros::minus_one;
+    const auto zeros = directory.string().ends_with("v2")       ? GptqZeros::plain
+                       : directory.string().ends_with("planar") ? GptqZeros::planar
+                                                                : GptqZeros::minus_one;
     for (const StoredTensor& t : checkpoint->tensors()) {
       if (!t.name.ends_with(".qweight")) continue;
       const std::string module = t.name.substr(0, t.name.size() - 8);
@@ -240,7 +239,7 @@ TEST_F(GptqFile, RefusesShapesThatContradict) {
   EXPECT_THAT(with("m.scales", DType::i32, {3, 64}), HasSubstr("type"));
   EXPECT_THAT(with("m.scales", DType::f16, {192}), HasSubstr("wrong shape"));
   EXPECT_THAT(with("m.qzeros", DType::i32, {3, 7}), HasSubstr("zero points do not fit"));
-  EXPECT_THAT(with("m.qzeros", DType::i32, {3, 12}), HasSubstr("2, 3, 4 or 8 bits"));
+  EXPECT_THAT(with("m.qzeros", DType::i32, {3, 2}), HasSubstr("2 to 8 bits"));
   EXPECT_THAT(with("m.qzeros", DType::i32, {3, 0}), HasSubstr("wrong shape"));
   EXPECT_THAT(with("m.qweight", DType::i32, {13, 64}), HasSubstr("multiple of 32"));
   EXPECT_THAT(with("m.qweight", DType::i16, {12, 64}), HasSubstr("int32"));
@@ -262,11 +261,11 @@ TEST_F(GptqFile, RefusesShapesThatContradict) {
 
 TEST_F(GptqFile, RefusesOtherMethodsInPlainWords) {
   const Layer layer = layer_of(symmetric(), GptqZeros::minus_one);
-  for (const char* method : {"exl2", "fp8", "hqq"})
+  for (const char* method : {"exl2", "quip", "hqq"})
     EXPECT_THAT(refusal(layer, R"({"quant_method":")" + std::string(method) + "\"}"),
                 AllOf(HasSubstr("reading " + std::string(method) + " checkpoints is not built yet"),
                       HasSubstr("original model")));
-  EXPECT_THAT(refusal(layer, R"({"quant_method":"gptq","checkpoint_format":"gptq_p"})"), HasSubstr("gptq_p"));
+  EXPECT_THAT(refusal(layer, R"({"quant_method":"gptq","checkpoint_format":"gptq_x"})"), HasSubstr("gptq_x"));
   EXPECT_THAT(refusal(layer, R"({"quant_method":"gptq","is_marlin_format":true})"), HasSubstr("marlin"));
   EXPECT_THAT(refusal(layer, R"({"quant_method":"gptq","pack_dtype":"int16"})"), HasSubstr("int16"));
   EXPECT_THAT(refusal(layer, "[1]"), HasSubstr("no JSON object"));

@@ -17,6 +17,7 @@ struct Golden {
   std::string format;     // the row that writes it; "": it is only read
   std::string says;       // what Checkpoint::quantization() must name
   int steps = 0;          // of f32 that values may differ: LLM.int8's tools divide by 127 before or after the product
+  bool bf16 = false;      // the tool rounds its products to bf16
 };
 void PrintTo(const Golden& g, std::ostream* out) { *out << g.directory; }
 
@@ -36,14 +37,20 @@ const Golden kGoldens[] = {
     {"ct/opt_w4a16_asym_g128_gptq_actweight", "compressed-tensors", "pack-quantized int4-g128-asym"},
     {"ct/llama_w8a8_int8", "compressed-tensors-w8a8", "int-quantized int8-"},
     {"ct/llama_w8a8_int8_static", "compressed-tensors-w8a8", "int-quantized int8-tensor-sym"},
+    {"ct/llama_fp8", "compressed-tensors-w8a8", "float-quantized fp8-tensor"},
+    {"ct/llama_fp8_dynamic", "compressed-tensors-w8a8", "float-quantized fp8"},
+    {"ct/llama_fp8_block", "compressed-tensors-w8a8", "float-quantized fp8-block"},
+    {"ct/llama_mxfp8a16", "compressed-tensors", "mxfp8-quantized mxfp8"},
+    {"ct/llama_mxfp4a16", "compressed-tensors", "mxfp4-pack-quantized mxfp4"},
+    {"ct/llama_nvfp4", "compressed-tensors", "nvfp4-pack-quantized nvfp4-global", 0, true},
     {"bnb/llama_nf4", "bnb", "bitsandbytes nf4"},
     {"bnb/llama_fp4", "bnb", "bitsandbytes fp4"},
     {"bnb/llama_nf4_dq", "bnb", "bitsandbytes nf4-dq"},
     {"bnb/opt_nf4", "bnb", "bitsandbytes nf4"},
     {"bnb/opt_fp4", "bnb", "bitsandbytes fp4"},
     {"bnb/opt_nf4_dq", "bnb", "bitsandbytes nf4-dq"},
-    {"bnb/llama_int8", "bnb", "bitsandbytes int8-", 2},
-    {"bnb/opt_int8", "bnb", "bitsandbytes int8-", 2},
+    {"bnb/llama_int8", "bnb", "bitsandbytes llm-int8", 2},
+    {"bnb/opt_int8", "bnb", "bitsandbytes llm-int8", 2},
 };
 
 // How many steps of f32 lie between two numbers of one sign.
@@ -83,7 +90,10 @@ TEST_P(HfGolden, ValuesEqualTheToolsBitForBit) {
     std::vector<float> tools(e.bytes.size() / sizeof(float));
     std::memcpy(tools.data(), e.bytes.data(), e.bytes.size());
     for (size_t i = 0; i < tools.size(); ++i)
-      ASSERT_LE(steps_between(values.data()[i], tools[i]), GetParam().steps) << e.name << " at " << i;
+      ASSERT_LE(
+          steps_between(GetParam().bf16 ? bf16_to_f32(f32_to_bf16(values.data()[i])) : values.data()[i], tools[i]),
+          GetParam().steps)
+          << e.name << " at " << i;
     EXPECT_TRUE(checkpoint_->grid_of_weight(name) == q.grid());
     EXPECT_EQ(checkpoint_->shape_of(name), q.shape());
     ++compared;

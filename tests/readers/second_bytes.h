@@ -86,6 +86,13 @@ inline float plain_value(const std::string& type, const std::string& bytes, size
     std::memcpy(&value, &bits, sizeof value);
     return value;
   }
+  if (type == "f8_e4m3") {  // | sign 1 | exponent 4, bias 7 | fraction 3 |, all ones is NaN
+    const int bits = number_at<uint8_t>(bytes, index), exponent = bits >> 3 & 15, fraction = bits & 7;
+    if ((bits & 127) == 127) return std::numeric_limits<float>::quiet_NaN();
+    const float size = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
+                                     : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
+    return bits & 128 ? -size : size;
+  }
   if (type == "i8") return static_cast<float>(number_at<int8_t>(bytes, index));
   if (type == "u8" || type == "bool") return static_cast<float>(number_at<uint8_t>(bytes, index));
   if (type == "i16") return static_cast<float>(number_at<int16_t>(bytes, index));

@@ -105,6 +105,56 @@ SecondTensor plain_ints(const Module& m) {
   });
 }
 
+// An E2M1 number of byte k / 2: the first of two stands in the low half.
+float half_byte(const std::string& bytes, int64_t i) {
+  constexpr float kSizes[8] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+  const int byte = static_cast<unsigned char>(bytes.at(static_cast<size_t>(i / 2)));
+  const int code = i % 2 == 0 ? byte & 15 : byte >> 4;
+  return code & 8 ? -kSizes[code & 7] : kSizes[code & 7];
+}
+
+//   weight f8 [out, in] or weight_packed u8 [out, in / 2]; weight_scale: floats [1], [out, 1] or one per block; u8
+//   [out, in / 32]: powers of two, bias 127; f8 [out, in / 16], divided by weight_global_scale
+SecondTensor floats(const Module& m) {
+  const bool half = m.has("weight_packed");
+  const SecondTensor &codes = m.at(half ? "weight_packed" : "weight"), &scales = m.at("weight_scale");
+  const int64_t out = codes.shape.at(0), in = codes.shape.at(1) * (half ? 2 : 1);
+  const json& weights = weights_of(m);
+  const std::string strategy = weights.at("strategy");
+  const auto scale = [&](int64_t n, int64_t k) {
+    if (strategy == "tensor") return scales.values.at(0);
+    if (strategy == "channel") return scales.values.at(static_cast<size_t>(n));
+    if (strategy == "block") {
+      const int64_t side = weights.at("block_structure").at(0);
+      return scales.values.at(static_cast<size_t>(n / side * ((in + side - 1) / side) + k / side));
+    }
+    const int64_t group = weights.at("group_size");
+    const float stored = scales.values.at(static_cast<size_t>(n * (in / group) + k / group));
+    if (strategy == "tensor_group") return stored / static_cast<float>(m.value("weight_global_scale", 0));
+    return std::ldexp(1.0f, static_cast<int>(stored) - 127);
+  };
+  return made(m, out, in, "ct", [&](int64_t n, int64_t k) {
+    return scale(n, k) *
+           (half ? half_byte(codes.bytes, n * in + k) : static_cast<float>(m.value("weight", n * in + k)));
+  });
+}
+
+// ---- MLX: words along the inputs; value = scale code + bias, or mxfp4 without biases
+SecondTensor mlx(const Module& m) {
+  const json own = m.config.value(m.name, m.config);
+  const int bits = own.at("bits");
+  const int64_t group = own.at("group_size"), out = m.at("weight").shape.at(0), words = m.at("weight").shape.at(1);
+  const int64_t in = words * 32 / bits, groups = in / group;
+  return made(m, out, in, "mlx", [&](int64_t n, int64_t k) {
+    const int64_t g = n * groups + k / group;
+    if (own.at("mode") == "mxfp4")
+      return std::ldexp(half_byte(m.at("weight").bytes, n * in + k), static_cast<int>(m.value("scales", g)) - 127);
+    const auto code = static_cast<float>(field_of(m, "weight", n * words, 1, bits, k));
+    const float product = static_cast<float>(m.value("scales", g)) * code;
+    return product + static_cast<float>(m.value("biases", g));
+  });
+}
+
 // ---- bitsandbytes: blocks run over the flattened matrix, the first of two codes stands in the high half of a byte
 SecondTensor four_bits(const Module& m) {
   const json& config = m.config;
@@ -148,6 +198,8 @@ Method method_of(const json& config) {
     const std::string format = config.at("format");
     if (format == "pack-quantized") return {"weight_packed", packed_ints};
     if (format == "int-quantized") return {"weight", plain_ints};
+    if (format == "mxfp4-pack-quantized" || format == "nvfp4-pack-quantized") return {"weight_packed", floats};
+    if (format == "float-quantized" || format == "mxfp8-quantized") return {"weight", floats};
     throw std::runtime_error("compressed-tensors: format " + format);
   }
   throw std::runtime_error("a quantization method that the second reader does not know: " + name);
@@ -157,9 +209,10 @@ Method method_of(const json& config) {
 
 SecondTensors read_hf_directory(const fs::path& directory) {
   const json whole = json::parse(whole_file(directory / "config.json"));
-  const json config = whole.value("quantization_config", json::object());
+  const bool is_mlx = whole.contains("quantization");
+  const json config = is_mlx ? whole.at("quantization") : whole.value("quantization_config", json::object());
   if (config.value("quant_method", "") == "gptq") return read_gptq_directory(directory);
-  const Method method = method_of(config);
+  const Method method = is_mlx ? Method{"scales", mlx} : method_of(config);
   const SecondTensors stored = read_directory(directory);
   SecondTensors tensors;
   for (const auto& [name, tensor] : stored) {

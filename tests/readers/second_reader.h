@@ -35,7 +35,8 @@ nlohmann::json read_safetensors_metadata(const std::filesystem::path& path);  //
 SecondTensors read_directory(const std::filesystem::path& directory);
 // The same, with each qweight, qzeros, scales and g_idx replaced by `<module>.weight` [out, in].
 SecondTensors read_gptq_directory(const std::filesystem::path& directory);
-// The quantized weights of a directory of any method that config.json names: GPTQ as above, AWQ.
+// The quantized weights of a directory of any method that config.json names: GPTQ as above, AWQ, compressed-tensors,
+// bitsandbytes, MLX.
 SecondTensors read_hf_directory(const std::filesystem::path& directory);
 
 }  // namespace pare::test

@@ -352,23 +352,22 @@ TEST(SecondGptq, AgreesWithTheReferenceOnWholeCheckpoints) {
   int checkpoints = 0;
   for (const auto& entry : fs::directory_iterator(shared("golden/gptq"))) {
     const std::string name = entry.path().filename();
-    if (!fs::exists(entry.path() / "dequantized.safetensors") || name.ends_with("planar")) continue;
+    if (!fs::exists(entry.path() / "dequantized.safetensors")) continue;
     const SecondTensors tensors = read_gptq_directory(entry.path());
     for (const auto& [key, expected] : read_safetensors(entry.path() / "dequantized.safetensors")) {
       const SecondTensor& weight = tensors.at(key.substr(0, key.find(".rows")));
       EXPECT_EQ(weight.shape.at(1), expected.shape.at(1));
       const std::vector<float> rows(weight.values.begin(),
                                     weight.values.begin() + static_cast<long>(expected.values.size()));
-      EXPECT_EQ(rows, expected.values) << name << " " << key;
+      if (name.ends_with("planar"))  // the tool's kernel rounded these to f16
+        for (size_t i = 0; i < rows.size(); ++i)
+          ASSERT_NEAR(rows[i], expected.values[i], 0x1p-11f * std::fabs(rows[i])) << key << " at " << i;
+      else
+        EXPECT_EQ(rows, expected.values) << name << " " << key;
     }
     ++checkpoints;
   }
-  EXPECT_GE(checkpoints, 18);
-}
-
-TEST(SecondGptq, RefusesThePlanarForm) {
-  PARE_NEEDS_SHARED("golden/gptq/llama_6b_sym_g128_planar");
-  EXPECT_THROW(read_gptq_directory(shared("golden/gptq/llama_6b_sym_g128_planar")), std::runtime_error);
+  EXPECT_GE(checkpoints, 19);
 }
 
 }  // namespace

@@ -22,9 +22,9 @@ std::string lower(std::string text) {
 }
 
 uint64_t bytes_of_type(const std::string& type) {
-  static const std::map<std::string, uint64_t> kBytes = {{"bool", 1}, {"u8", 1},   {"i8", 1},  {"i16", 2}, {"u16", 2},
-                                                         {"f16", 2},  {"bf16", 2}, {"i32", 4}, {"u32", 4}, {"f32", 4},
-                                                         {"i64", 8},  {"u64", 8},  {"f64", 8}};
+  static const std::map<std::string, uint64_t> kBytes = {
+      {"bool", 1}, {"u8", 1},  {"i8", 1},  {"f8_e4m3", 1}, {"i16", 2}, {"u16", 2}, {"f16", 2},
+      {"bf16", 2}, {"i32", 4}, {"u32", 4}, {"f32", 4},     {"i64", 8}, {"u64", 8}, {"f64", 8}};
   const auto found = kBytes.find(type);
   if (found == kBytes.end()) throw std::runtime_error("safetensors: dtype " + type);
   return found->second;
@@ -71,6 +71,19 @@ bool made_by_gptqmodel(const Settings& config) {
          lower(config["meta"].value("quantizer", Settings()).dump()).find("gptqmodel") != std::string::npos;
 }
 
+// The same where every 32 fields are cut into planes, each a run of its own: 7 bits are 4 + 2 + 1.
+template <class Word>
+int planar_field(const Word& word, int bits, int64_t index) {
+  int value = 0, done = 0;
+  for (const int width : {8, 4, 2, 1}) {
+    if (!(bits & width)) continue;
+    const auto own = [&](int64_t w) { return word(index / 32 * bits + done + w); };
+    value |= field(own, width, index % 32) << done;
+    done += width;
+  }
+  return value;
+}
+
 // Zero point of a group and an output feature. Version 1 stores zero - 1; GPTQModel subtracted 1 from all fields of a
 // word at once, so that a stored 0 borrows from its neighbours: it must be undone in the same way.
 int zero_point(const SecondTensor& qzeros, int64_t group, int64_t n, int bits, const Settings& settings) {
@@ -82,6 +95,7 @@ int zero_point(const SecondTensor& qzeros, int64_t group, int64_t n, int bits, c
     const auto stored = number_at<uint32_t>(qzeros.bytes, static_cast<size_t>(group * qzeros.shape.at(1) + w));
     return whole_words ? stored + ones : stored;
   };
+  if (format == "gptq_p") return planar_field(word, bits, n);
   const int value = field(word, bits, n);
   if (format == "gptq_v2" || whole_words) return value;
   if (format != "gptq") throw std::runtime_error("GPTQ: checkpoint_format " + format);
@@ -120,7 +134,8 @@ SecondTensor assemble(const SecondTensors& stored, const std::string& module, co
     for (int64_t k = 0; k < in; ++k) {
       const auto word = [&](int64_t w) { return number_at<uint32_t>(qweight.bytes, static_cast<size_t>(w * out + n)); };
       const auto at = static_cast<size_t>(group_of(k) * out + n);
-      const int difference = field(word, bits, k) - zeros.at(at);
+      const bool planar = settings.value("checkpoint_format", "") == "gptq_p";
+      const int difference = (planar ? planar_field(word, bits, k) : field(word, bits, k)) - zeros.at(at);
       weight.values.push_back(scales.values.at(at) * static_cast<float>(difference));
     }
   return weight;
