@@ -23,6 +23,7 @@ class GgufKeys {
   std::optional<int64_t> integer(std::string_view key) const { return metadata_.integer(name(key)); }
   std::optional<double> number(std::string_view key) const { return metadata_.number(name(key)); }
   std::optional<std::string> text(std::string_view key) const { return metadata_.text(name(key)); }
+  std::optional<bool> boolean(std::string_view key) const { return metadata_.boolean(name(key)); }
   int64_t need_integer(std::string_view key) const {
     if (const auto value = integer(key)) return *value;
     throw Error({.what = fmt::format("the GGUF file lacks the key {}", name(key)),
@@ -49,6 +50,19 @@ const Arch& arch_of(const Checkpoint& checkpoint) {
                .got = name.value_or("no general.architecture")});
 }
 
+std::vector<float> rope_factors(const Checkpoint& checkpoint, const char* name) {
+  if (!checkpoint.has(name)) return {};
+  const Weight weight = checkpoint.load(name);
+  const auto* floats = std::get_if<FloatTensor>(&weight);
+  if (!floats || floats->shape.size() != 1)
+    throw Error({.what = "the rope factors are not a vector of floats", .where = name});
+  const Matrix m = floats->to_matrix();
+  for (const float f : m.values())
+    if (!std::isfinite(f) || f <= 0)
+      throw Error({.what = "a rope factor is not a positive number", .where = name, .got = fmt::format("{}", f)});
+  return {m.values().begin(), m.values().end()};
+}
+
 void read_rope(const Checkpoint& checkpoint, const GgufKeys& keys, Config& c) {
   Rope& r = c.rope;
   r.theta = keys.number("rope.freq_base").value_or(r.theta);
@@ -73,18 +87,12 @@ void read_rope(const Checkpoint& checkpoint, const GgufKeys& keys, Config& c) {
                  .expected = "none, linear or yarn",
                  .got = type});
   }
-  if (!checkpoint.has("rope_freqs.weight")) return;
-  const Weight weight = checkpoint.load("rope_freqs.weight");
-  const auto* floats = std::get_if<FloatTensor>(&weight);
-  if (!floats || floats->shape.size() != 1)
-    throw Error({.what = "the rope factors are not a vector of floats", .where = "rope_freqs.weight"});
-  const Matrix m = floats->to_matrix();
-  r.frequency_factors.assign(m.values().begin(), m.values().end());
-  for (const float f : r.frequency_factors)
-    if (!std::isfinite(f) || f <= 0)
-      throw Error({.what = "a rope factor is not a positive number",
-                   .where = "rope_freqs.weight",
-                   .got = fmt::format("{}", f)});
+  r.frequency_factors = rope_factors(checkpoint, "rope_freqs.weight");
+  r.long_factors = rope_factors(checkpoint, "rope_factors_long.weight");
+  r.short_factors = rope_factors(checkpoint, "rope_factors_short.weight");
+  if (r.long_factors.empty() && r.short_factors.empty()) return;
+  r.kind = Rope::Kind::longrope;
+  r.attention_factor = keys.number("rope.scaling.attn_factor").value_or(1);
 }
 
 void read_factors(const GgufKeys& keys, const Arch& arch, Config& c) {
@@ -102,6 +110,7 @@ void read_factors(const GgufKeys& keys, const Arch& arch, Config& c) {
 }
 
 void read_sliding(const GgufKeys& keys, const Arch& arch, Config& c) {
+  if (arch.sliding == SlidingKeys::all) c.sliding_window = keys.integer("attention.sliding_window").value_or(0);
   if (arch.sliding != SlidingKeys::pattern || c.layers < 1 || c.layers > 10'000) return;
   c.sliding_window = keys.integer("attention.sliding_window").value_or(0);
   const int64_t every = keys.integer("attention.sliding_window_pattern").value_or(arch.sliding_pattern);
@@ -161,6 +170,7 @@ Config config_from_gguf(const Checkpoint& checkpoint) {
   if (q && q->gguf_rows == RowOrder::interleaved_halves) c.rope.interleaved = true;
   read_factors(keys, arch, c);
   read_sliding(keys, arch, c);
+  if (const auto parallel = keys.boolean("use_parallel_residual")) c.parallel = c.shared_norm = *parallel;
   if (arch.derive) arch.derive(c);
 
   c.bos = token_id(checkpoint, "tokenizer.ggml.bos_token_id");

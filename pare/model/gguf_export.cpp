@@ -30,6 +30,7 @@ GgufTensorPlan plan_of(const Config& config, const TensorNames::Place& place, co
   plan.gguf_name = gguf + (place.weight ? ".weight" : ".bias");
   plan.shape = {shape.rows, shape.cols};
   if (vector) plan.shape = {is_norm(t.role) ? shape.cols : shape.rows};
+  if (is_norm(t.role) && shape.rows > 1) plan.shape = {shape.rows, shape.cols};  // a norm of each head
   plan.role = t.role;
   plan.layer = place.layer;
   plan.row_order = t.gguf_rows;
@@ -86,13 +87,15 @@ std::vector<GgufTensorPlan> gguf_tensors(const Config& config, const Arch& arch,
   for (const std::string& stored : checkpoint.weights()) {
     const std::string name = sought_name(config, arch, checkpoint, stored);
     const auto place = names.place(name);
-    if (gguf && name == "rope_freqs.weight") continue;  // one of the extra tensors
+    if (gguf && name.starts_with("rope_f")) continue;  // one of the extra tensors
     if (!gguf && is_buffer(name)) continue;
     if (!place)
       throw Error({.what = fmt::format("a tensor that {} models do not have", arch.name),
                    .where = fmt::format("{}: {}", checkpoint.path().string(), name),
                    .remedy = "the checkpoint is of another architecture, or holds more than a language model"});
     if (!has_tensor(config, *place->tensor)) continue;
+    if (place->part >= 0)
+      throw Error({.what = "Pare writes no GGUF files of models with norms stored head by head (yet)", .where = name});
     if (!place->weight && !has_bias(config, *place->tensor)) continue;
     out.push_back(plan_of(config, *place, name));
     if (gguf) out.back().row_order = RowOrder::as_is, out.back().added = 0;
@@ -103,6 +106,9 @@ std::vector<GgufTensorPlan> gguf_tensors(const Config& config, const Arch& arch,
 
 std::vector<std::pair<std::string, std::vector<float>>> gguf_extra_tensors(const Config& config) {
   if (config.position != PositionKind::rope) return {};
+  if (config.rope.kind == Rope::Kind::longrope)
+    return {{"rope_factors_long.weight", config.rope.long_factors},
+            {"rope_factors_short.weight", config.rope.short_factors}};
   if (config.rope.kind == Rope::Kind::llama3) return {{"rope_freqs.weight", llama3_factors(config.rope)}};
   if (!config.rope.frequency_factors.empty()) return {{"rope_freqs.weight", config.rope.frequency_factors}};
   return {};
@@ -179,6 +185,11 @@ class KeyWriter {
     if (key == "head_size") return head_size();
     if (key == "rope.freq_base") return rope ? write_rope(c_, prefix_, out_) : void();
     if (key == "attention.head_count_kv" && !rope) return;
+    if (key == "plain_freq_base") return number("rope.freq_base", c_.rope.theta);
+    if (key == "no_bos") return out_.set("tokenizer.ggml.add_bos_token", false);
+    if (key == "use_parallel_residual") return out_.set(prefix_ + std::string(key), c_.parallel);
+    if (key == "sliding_window_or_0")
+      return out_.set(prefix_ + "attention.sliding_window", static_cast<uint32_t>(c_.sliding_window));
     if (key == "no_rope_scaling") return out_.set(prefix_ + "rope.scaling.type", std::string("none"));
     if (key == "norm_epsilon")
       return number(c_.norm == NormKind::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
@@ -207,6 +218,8 @@ class KeyWriter {
     if (key == "attention.head_count_kv") return c_.kv_heads;
     if (key == "attention.sliding_window" && c_.sliding_window > 0) return c_.sliding_window;
     if (key == "vocab_size") return c_.vocab;
+    if (key == "rope.scaling.original_context_length")
+      return c_.rope.original_context > 0 ? c_.rope.original_context : c_.context;
     if (key == "rope.dimension_count") return c_.rope.dims;
     return std::nullopt;
   }
@@ -215,6 +228,7 @@ class KeyWriter {
     const auto unless_zero = [](float x) { return x != 0 ? std::optional<double>(x) : std::nullopt; };
     if (key == "attention.layer_norm_rms_epsilon" || key == "attention.layer_norm_epsilon") return c_.norm_eps;
     if (key == "rope.freq_base_swa") return c_.rope_of_sliding_layers().theta;
+    if (key == "rope.scaling.attn_factor") return longrope_scale(c_.rope);
     if (key == "attention.scale") return unless_zero(c_.attention_scale);
     if (key == "embedding_scale") return c_.embedding_scale;
     if (key == "residual_scale") return c_.residual_scale;
@@ -239,10 +253,12 @@ Metadata gguf_metadata(const Config& config, const Arch& arch, const Json& hf_co
   require_gguf(arch);
   Metadata out;
   out.set("general.architecture", std::string(arch.gguf));
+  KeyWriter writer(config, arch, hf_config, out);
+  // The converter writes this one when it makes the factors' tensors, which come first.
+  if (config.rope.kind == Rope::Kind::longrope) writer.write("rope.scaling.attn_factor");
   out.set("general.type", std::string("model"));
   out.set("general.name", name);
   if (parameters > 0) out.set("general.size_label", size_label(parameters));
-  KeyWriter writer(config, arch, hf_config, out);
   const auto write = [&](std::span<const std::string_view> keys) {
     for (const std::string_view key : keys) {
       if (key != "file_type")

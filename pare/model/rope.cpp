@@ -45,11 +45,6 @@ void apply_yarn(const Rope& r, std::vector<double>& frequencies) {
 
 double yarn_mscale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1; }
 
-double longrope_scale(const Rope& r) {
-  if (r.attention_factor > 0) return r.attention_factor;
-  return r.factor <= 1 ? 1 : std::sqrt(1 + std::log(r.factor) / std::log(static_cast<double>(r.original_context)));
-}
-
 double yarn_scale(const Rope& r) {
   if (r.attention_factor > 0) return r.attention_factor;
   if (r.mscale && r.mscale_all_dim && *r.mscale != 0 && *r.mscale_all_dim != 0)
@@ -58,6 +53,11 @@ double yarn_scale(const Rope& r) {
 }
 
 }  // namespace
+
+double longrope_scale(const Rope& r) {
+  if (r.attention_factor > 0) return r.attention_factor;
+  return r.factor <= 1 ? 1 : std::sqrt(1 + std::log(r.factor) / std::log(static_cast<double>(r.original_context)));
+}
 
 float latent_score_scale(const Rope& r) {
   if (r.kind != Rope::Kind::yarn || !r.mscale_all_dim || *r.mscale_all_dim == 0) return 1;

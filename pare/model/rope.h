@@ -16,6 +16,9 @@ struct Frequencies {
 // modeling_rope_utils; llama3: formats.md §3.7.
 Frequencies rope_frequencies(const Rope& rope, int64_t length);
 
+// By how much longrope multiplies cosine and sine.
+double longrope_scale(const Rope& rope);
+
 // By how much yarn multiplies the scores of latent attention, where the configuration says; 1 elsewhere.
 float latent_score_scale(const Rope& rope);
 

@@ -115,10 +115,11 @@ TEST_P(GgufExport, RunsAsTheDirectoryDoes) {
 // name the one that the tokenizer really is.
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
-  for (const char* name : {"llama2-spm", "llama3-rope", "llama-bias-headdim", "llama-sharded", "mistral", "qwen2",
-                           "qwen3", "gpt2", "gemma", "gemma2", "gemma3", "nemotron", "smollm3"})
+  for (const char* name :
+       {"llama2-spm", "llama3-rope", "llama-bias-headdim", "llama-sharded", "mistral", "qwen2", "qwen3", "gpt2",
+        "gemma", "gemma2", "gemma3", "nemotron", "smollm3", "phi2", "phi3", "phi3-longrope"})
     cases.push_back({name});
-  for (const char* name : {"cohere", "cohere2", "glm4", "granite", "olmo", "olmo2", "starcoder2"})
+  for (const char* name : {"cohere", "cohere2", "glm4", "granite", "olmo", "olmo2", "starcoder2", "stablelm"})
     cases.push_back({name, {"tokenizer.ggml.pre"}});
   return cases;
 }
