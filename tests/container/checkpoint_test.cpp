@@ -187,6 +187,15 @@ TEST_F(Open, SplitGgufThatIsNotWhole) {
   EXPECT_THAT(refusal("m-00002-of-00002.gguf"), AllOf(HasSubstr("5 tensors"), HasSubstr("got 2")));
 }
 
+TEST_F(Open, ASecondScaleBesideNvfp4IsRefused) {
+  const GgufImage::Tensor weight{.name = "blk.0.x.weight", .ne = {64}, .type = 40};
+  put("t.gguf", GgufImage{.tensors = {weight}, .data_bytes = 64}.bytes());
+  EXPECT_TRUE(std::holds_alternative<Quantized>(open("t.gguf")->load("blk.0.x.weight")));
+  put("t.gguf",
+      GgufImage{.tensors = {weight, {.name = "blk.0.x.scale", .ne = {1}, .offset = 64}}, .data_bytes = 96}.bytes());
+  EXPECT_THAT(error_of([&] { open("t.gguf")->load("blk.0.x.weight"); }), HasSubstr("blk.0.x.scale"));
+}
+
 TEST_F(Open, PlainNumbersOfEveryWidth) {
   const std::pair<int32_t, DType> types[] = {{24, DType::i8},  {25, DType::i16}, {26, DType::i32},
                                              {27, DType::i64}, {28, DType::f64}, {30, DType::bf16}};
