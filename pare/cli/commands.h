@@ -33,6 +33,8 @@ struct Command {
 bool parse_command(Options& options, Session& session, std::span<const std::string> arguments);
 
 int inspect_command(Session& session, std::span<const std::string> arguments);
+int convert_command(Session& session, std::span<const std::string> arguments);
+int merge_lora_command(Session& session, std::span<const std::string> arguments);
 int diff_command(Session& session, std::span<const std::string> arguments);
 int eval_command(Session& session, std::span<const std::string> arguments);
 int run_command(Session& session, std::span<const std::string> arguments);

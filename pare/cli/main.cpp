@@ -16,6 +16,8 @@ constexpr Command kCommands[] = {
     {"plan", plan_command, "what quantizing would do: grids, fallbacks, exact size, memory, time"},
     {"quantize", quantize_command, "choose codes for the weights and write a quantized checkpoint"},
     {"recipes", recipes_command, "list the named recipes"},
+    {"convert", convert_command, "turn a checkpoint into another format, without loss where that can be"},
+    {"merge-lora", merge_lora_command, "fold a PEFT adapter into the weights of its base"},
     {"diff", diff_command, "compare the weights of two checkpoints, tensor by tensor"},
     {"eval", eval_command, "measure how well a model predicts a text (perplexity)"},
     {"run", run_command, "continue a text"},

@@ -40,6 +40,7 @@ struct OutputPlan {
   Json quantization;                  // HF: what the container cannot know (damp_percent, meta, …); its own keys win
   std::map<std::string, std::string> aliases;  // HF: Checkpoint::aliases, recorded again where the stored name is
   std::vector<std::filesystem::path> carried;  // HF: files copied along unchanged (tokenizer, generation config, …)
+  std::vector<std::pair<std::string, std::string>> made = {};  // HF: small files by name, and their text
   int64_t max_shard_bytes = int64_t{5} << 30;
 };
 

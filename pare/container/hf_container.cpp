@@ -87,6 +87,7 @@ class HfWriter : public Writer {
       write_file(directory_.file("model.safetensors.index.json"), shard_index_json(index_, data_bytes_));
     for (const fs::path& file : plan.carried)
       write_file(directory_.file(file.filename().string()), read_text_file(file));
+    for (const auto& [name, text] : plan.made) write_file(directory_.file(name), text);
   }
 
   void add(const std::string& name, const Quantized& q) override {

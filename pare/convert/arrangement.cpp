@@ -25,8 +25,10 @@ std::optional<TensorNames::Place> Arrangement::place(const std::string& name) co
 std::string Arrangement::key(const std::string& name) const {
   const auto at = place(name);
   if (!at) return name;
-  const std::string_view part = at->weight ? "weight" : "bias", role = name_of(at->tensor->role);
-  return at->layer < 0 ? fmt::format("{}.{}", role, part) : fmt::format("blk.{}.{}.{}", at->layer, role, part);
+  std::string key = at->layer < 0 ? "" : fmt::format("blk.{}.", at->layer);
+  key += name_of(at->tensor->role);
+  if (at->part >= 0) key += fmt::format(".{}", at->part);
+  return key + (at->weight ? ".weight" : ".bias");
 }
 
 Arrangement::Turn Arrangement::turn(const std::string& name) const {

@@ -191,7 +191,7 @@ float Quantized::rounded(int index, float x) const {
 }
 
 void Quantized::set_parameter(int64_t row, int64_t window_index, int index, float x) {
-  assert(x == rounded(index, x));
+  assert(x == rounded(index, x) || -x == rounded(index, -x));  // scales of either sign, also where solvers want one
   std::visit([&](auto& p) { put(p, row, window_index, index, x); }, params);
 }
 

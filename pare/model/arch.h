@@ -182,6 +182,7 @@ inline bool is_per_layer(const TensorName& tensor) { return tensor.hf.find("{}")
 class TensorNames {
  public:
   TensorNames(const Arch& arch, const Checkpoint& checkpoint);
+  TensorNames(const Arch& arch, Format format) : arch_(&arch), format_(format) {}  // of a checkpoint to be written
   // With ".weight"; `tensor` is a row of the architecture's table.
   std::string weight(const TensorName& tensor, int layer = 0, int expert = 0) const {
     return base(tensor, layer, expert) + (tensor.bare ? "" : ".weight");

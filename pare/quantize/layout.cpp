@@ -10,6 +10,7 @@
 #include "pare/container/gguf.h"
 #include "pare/container/gguf_blocks.h"
 #include "pare/model/gguf_export.h"
+#include "pare/quantize/layout_from_gguf.h"
 #include "pare/quantize/mixture.h"
 #include "pare/tokenizer/tokenizer.h"
 
@@ -20,25 +21,37 @@ namespace fs = std::filesystem;
 
 // ---- Hugging Face: names, order and types stay
 
-PlannedTensor keep(const StoredTensor& s, const TensorNames& names) {
-  PlannedTensor t{.name = s.name, .source = s.name, .shape = s.shape, .from = s.type};
-  t.target = *dtype_from_name(s.type);
-  const auto place = names.place(s.name);
+// `stored` is the weight's name in the checkpoint, `name` the one by which the model asks for it.
+PlannedTensor keep(const Checkpoint& checkpoint, const std::string& stored, const std::string& name,
+                   const TensorNames& names) {
+  PlannedTensor t{.name = name, .source = name, .shape = {}, .from = {}};
+  const auto grid = checkpoint.grid_of_weight(stored);
+  if (grid) {
+    const Shape shape = checkpoint.shape_of(stored).value_or(Shape{});
+    t.shape = {shape.rows, shape.cols};
+    t.from = name_of(*grid);
+    t.target = DType::f16;
+  } else {
+    const StoredTensor& s = *checkpoint.find(stored);
+    t.shape = s.shape;
+    t.from = s.type;
+    t.target = *dtype_from_name(s.type);
+  }
+  const auto place = names.place(name);
   if (!place) return t;
   t.role = place->tensor->role;
   t.layer = place->layer;
-  t.transposed = place->tensor->transposed && s.shape.size() == 2;
+  t.transposed = place->tensor->transposed && t.shape.size() == 2 && !grid;
   if (t.transposed) std::swap(t.shape[0], t.shape[1]);
   return t;
 }
 
 std::vector<PlannedTensor> lay_out_huggingface(const Plan& plan) {
-  const TensorNames names(*plan.arch, *plan.checkpoint);
+  const Checkpoint& checkpoint = *plan.checkpoint;
+  const TensorNames names(*plan.arch, checkpoint);
   std::vector<PlannedTensor> out;
-  for (StoredTensor s : plan.checkpoint->tensors()) {
-    s.name = sought_name(plan.config, *plan.arch, *plan.checkpoint, s.name);
-    out.push_back(keep(s, names));
-  }
+  for (const std::string& stored : checkpoint.weights())
+    out.push_back(keep(checkpoint, stored, sought_name(plan.config, *plan.arch, checkpoint, stored), names));
   return out;
 }
 
@@ -54,9 +67,24 @@ bool is_carried(const std::string& name) {
          std::any_of(kStarts.begin(), kStarts.end(), [&](std::string_view s) { return name.starts_with(s); });
 }
 
+// The type of the matrices that a conversion turned into floats, as config.json spells it; unset: none were.
+std::optional<std::string> converted_floats(const Plan& plan) {
+  static const std::map<DType, std::string> kNames = {
+      {DType::f32, "float32"}, {DType::f16, "float16"}, {DType::bf16, "bfloat16"}};
+  for (const PlannedTensor& t : plan.tensors)
+    if (t.method == Method::convert && t.layer >= 0 && t.shape.size() == 2 && !t.on_grid() &&
+        name_of(t.target) != t.from)
+      if (const auto at = kNames.find(std::get<DType>(t.target)); at != kNames.end()) return at->second;
+  return std::nullopt;
+}
+
 void describe_huggingface(Plan& plan) {
   OutputPlan& out = plan.output;
   out.config = plan.checkpoint->config();
+  for (const char* old : {"quantization_config", "compression_config", "quantization"}) out.config.erase(old);
+  for (const char* key : {"torch_dtype", "dtype"})
+    if (const auto type = converted_floats(plan); type && out.config.contains(key)) out.config[key] = *type;
+  out.aliases = plan.checkpoint->aliases();
   const Settings& s = plan.settings;
   out.quantization = {{"desc_act", s.gptq.order == ColumnOrder::stored && s.recipe.method == Method::gptq},
                       {"damp_percent", s.gptq.damp},
@@ -69,6 +97,7 @@ void describe_huggingface(Plan& plan) {
 }
 
 std::string stored_type(const Checkpoint& checkpoint, const std::string& name) {
+  if (const auto grid = checkpoint.grid_of_weight(name)) return name_of(*grid);
   const Weight weight = checkpoint.load(name);
   if (const auto* plain = std::get_if<FloatTensor>(&weight)) return std::string(info(plain->dtype).name);
   return "quantized";
@@ -112,7 +141,17 @@ uint32_t file_type_of(const Recipe& recipe) {
   return 1;
 }
 
+// A GGUF file made from another keeps what that one says; only what changed is said anew.
+void describe_again(Plan& plan) {
+  Metadata& out = plan.output.metadata;
+  for (const auto& [key, value] : plan.checkpoint->metadata().entries())
+    if (!key.starts_with("split.")) out.append(key, value);
+  out.set("general.file_type", file_type_of(plan.settings.recipe));
+  out.set("general.quantization_version", uint32_t{2});
+}
+
 void describe_gguf(Plan& plan) {
+  if (plan.checkpoint->format() == Format::gguf) return describe_again(plan);
   const std::string name = gguf_model_name(fs::absolute(plan.checkpoint->path()).lexically_normal());
   int64_t parameters = 0;
   for (const PlannedTensor& t : plan.tensors)
@@ -129,12 +168,15 @@ void describe_gguf(Plan& plan) {
 }  // namespace
 
 std::vector<PlannedTensor> lay_out(const Plan& plan) {
-  return plan.container->name == "gguf" ? lay_out_gguf(plan) : lay_out_huggingface(plan);
+  if (plan.container->name == "gguf") return lay_out_gguf(plan);
+  return plan.checkpoint->format() == Format::gguf ? lay_out_from_gguf(plan) : lay_out_huggingface(plan);
 }
 
 void describe_output(Plan& plan) {
   if (plan.container->name == "gguf")
     describe_gguf(plan);
+  else if (plan.checkpoint->format() == Format::gguf)
+    describe_from_gguf(plan);
   else
     describe_huggingface(plan);
 }

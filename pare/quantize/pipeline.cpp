@@ -1,5 +1,6 @@
 #include "pare/quantize/pipeline.h"
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 
@@ -8,6 +9,7 @@
 #include "pare/base/sha256.h"
 #include "pare/base/system.h"
 #include "pare/calibrate/statistics.h"
+#include "pare/grid/embed.h"
 #include "pare/quantize/report_json.h"
 #include "pare/quantize/source.h"
 #include "pare/quantize/verify.h"
@@ -47,7 +49,9 @@ class Pipeline {
     const auto start = Clock::now();
     const PlannedTensor& t = plan_.tensors[index];
     TensorReport& r = begin(index);
-    if (t.on_grid()) {
+    if (t.on_grid() && t.method == Method::convert) {
+      move(r, t);
+    } else if (t.on_grid()) {
       const Matrix w = load_source(plan_, t);
       const Quantized q = round_to_nearest(w, std::get<Grid>(t.target),
                                            {.search = plan_.settings.gptq.fit.search, .nearest_follows = true});
@@ -55,10 +59,43 @@ class Pipeline {
     } else if (const auto stored = stored_bytes(plan_, t)) {
       write(r, *stored);
     } else {
-      write(r, load_plain(plan_, t));
+      const Matrix m = load_source(plan_, t);
+      const std::vector<std::byte> bytes = plain_bytes(m, t);
+      write(r, bytes);
+      if (t.method == Method::convert) measure(r, m, bytes, std::get<DType>(t.target));
     }
     if (!t.source.empty()) plan_.checkpoint->forget(t.source);
     end(r, start);
+  }
+
+  // A quantized matrix onto its new grid: as it is where the grid contains it, else by whichever of two ways comes
+  // nearer, the source's parameters or new ones.
+  void move(TensorReport& r, const PlannedTensor& t) {
+    const Weight weight = plan_.checkpoint->load(t.source);
+    const auto& source = std::get<Quantized>(weight);
+    const Grid& grid = std::get<Grid>(t.target);
+    const bool keep_order = plan_.container->accept(grid, true).grid.has_value();
+    const Embedded moved = embed(source, grid, t.row_order, keep_order);
+    r.changed = moved.changed;
+    if (moved.changed == 0) return write(r, moved.q, Matrix());
+    const Matrix w = take_rows(dequantize(source), t.row_order);
+    const Quantized anew =
+        round_to_nearest(w, grid, {.search = plan_.settings.gptq.fit.search, .nearest_follows = true});
+    const bool better = assess(anew, w).error < assess(moved.q, w).error;
+    if (better) r.changed = count_changed(anew, w);
+    write(r, better ? anew : moved.q, w);
+  }
+  static void measure(TensorReport& r, const Matrix& wanted, std::span<const std::byte> bytes, DType type) {
+    Matrix got(wanted.rows(), wanted.cols());
+    to_f32(type, bytes, got.values());
+    double error = 0, power = 0;
+    for (int64_t i = 0; i < wanted.size(); ++i) {
+      const double x = wanted.data()[i], d = x - got.data()[i];
+      error += d * d;
+      power += x * x;
+      r.changed += d != 0 ? 1 : 0;
+    }
+    r.weight_error = power > 0 ? error / power : 0;
   }
 
   // ---- with calibration: block by block, each calibrated on what the quantized ones before it really output
@@ -223,6 +260,10 @@ class Pipeline {
 };
 
 }  // namespace
+
+bool QuantizeReport::lossless() const {
+  return std::all_of(tensors.begin(), tensors.end(), [](const TensorReport& r) { return r.changed == 0; });
+}
 
 QuantizeReport quantize(const Plan& plan, const std::filesystem::path& output, const Observer& observer) {
   const auto start = Clock::now();

@@ -15,6 +15,7 @@ struct TensorReport {
   double damp = 0;           // GPTQ: the one that factored
   int64_t dead_columns = 0;
   double seconds = 0;
+  int64_t changed = 0;       // conversions: values that are not exactly the source's; all were compared
   uint64_t fingerprint = 0;  // of the values that the solver intended
 };
 
@@ -23,6 +24,7 @@ struct QuantizeReport {
   double seconds = 0;
   int64_t output_bytes = 0;  // of the weight files, as written
   int64_t peak_memory_bytes = 0;
+  bool lossless() const;      // of a conversion: no value of any tensor changed
   std::string output_sha256;  // of the weight file, or of SHA256SUMS where there are several
 };
 

@@ -195,17 +195,13 @@ class Planner {
 };
 
 void refuse_unusable_sources(const Checkpoint& checkpoint) {
-  if (checkpoint.format() == Format::gguf)
-    throw Error({.what = "quantizing from a GGUF file is not built yet",
-                 .where = checkpoint.path().string(),
-                 .expected = "a Hugging Face directory with float weights",
-                 .remedy = "give the original model"});
   if (checkpoint.quantization() != "none")
-    throw Error({.what = "the model is quantized already",
-                 .where = checkpoint.path().string(),
-                 .expected = "float weights",
-                 .got = checkpoint.quantization(),
-                 .remedy = "quantize the original model: doing it twice adds the errors"});
+    throw Error(
+        {.what = "the model is quantized already",
+         .where = checkpoint.path().string(),
+         .expected = "float weights",
+         .got = checkpoint.quantization(),
+         .remedy = "quantize the original model: doing it twice adds the errors; `pare convert` changes formats"});
 }
 
 // desc_act by default where a stored order is free to have (it is not in any container's favour otherwise).
@@ -228,19 +224,13 @@ void settle_order(Plan& plan) {
                            "pass --strict to refuse"});
 }
 
-// A transposed matrix (Conv1D) that stays a plain tensor of an HF directory stays as its readers expect it.
-void keep_orientation(const Plan& plan, PlannedTensor& t) {
-  if (!t.transposed || t.on_grid() || plan.container->name == "gguf") return;
-  t.transposed = false;
-  std::swap(t.shape[0], t.shape[1]);
-}
-
-OutputTensor to_output(const PlannedTensor& t, bool ordered) {
+OutputTensor to_output(const Plan& plan, const PlannedTensor& t) {
   OutputTensor out{.name = t.name, .shape = t.shape, .grid = {}};
   if (const Grid* grid = std::get_if<Grid>(&t.target)) {
     out.grid = *grid;
     out.dtype = floats_of(t);
-    out.ordered = ordered && t.method == Method::gptq;
+    out.ordered = plan.settings.gptq.order == ColumnOrder::stored && t.method == Method::gptq;
+    if (t.method == Method::convert) out.ordered = plan.container->accept(*grid, true).grid.has_value();
   } else {
     out.dtype = std::get<DType>(t.target);
   }
@@ -268,7 +258,10 @@ int64_t window_length(const Plan& plan) {
 std::shared_ptr<const CalibrationPlan> plan_calibration(Plan& plan) {
   const CalibrationSettings& c = plan.settings.calibration;
   const Corpus corpus = c.data == "builtin" ? builtin_corpus() : read_corpus(c.data);
-  const auto tokenizer = Tokenizer::from_directory(plan.checkpoint->path());
+  const Checkpoint& source = *plan.checkpoint;
+  const auto tokenizer = source.format() == Format::gguf
+                             ? Tokenizer::from_metadata(source.metadata(), source.path().string())
+                             : Tokenizer::from_directory(source.path());
   auto out = std::make_shared<CalibrationPlan>();
   out->source = corpus.name;
   out->sha256 = corpus.sha256;
@@ -322,8 +315,7 @@ std::string_view name_of(Finding::Severity severity) {
   return "";
 }
 
-Plan make_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& settings) {
-  refuse_unusable_sources(*checkpoint);
+Plan begin_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& settings) {
   Plan plan;
   plan.settings = settings;
   plan.checkpoint = std::move(checkpoint);
@@ -331,9 +323,28 @@ Plan make_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& set
   plan.arch = &find_arch(plan.config.architecture);
   check_shapes(plan.config, *plan.arch, *plan.checkpoint);
   plan.container = &find_container(settings.recipe.container);
-  settle_order(plan);
-
   plan.tensors = lay_out(plan);
+  return plan;
+}
+
+// A Conv1D's floats lie as [in, out] in HF directories and as [out, in] everywhere else, on grids too.
+void keep_orientation(const Plan& plan, PlannedTensor& t) {
+  if (t.on_grid() || plan.container->name == "gguf" || t.shape.size() != 2 || !t.role) return;
+  if (!find_tensor(*plan.arch, *t.role)->transposed) return;
+  t.transposed = !t.transposed;
+  std::swap(t.shape[0], t.shape[1]);
+}
+
+void finish_plan(Plan& plan) {
+  for (const PlannedTensor& t : plan.tensors) plan.output.tensors.push_back(to_output(plan, t));
+  describe_output(plan);
+  price(plan);
+}
+
+Plan make_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& settings) {
+  refuse_unusable_sources(*checkpoint);
+  Plan plan = begin_plan(std::move(checkpoint), settings);
+  settle_order(plan);
   Planner planner(plan);
   planner.wishes().check_overrides(plan.tensors);
   for (PlannedTensor& t : plan.tensors) {
@@ -343,11 +354,7 @@ Plan make_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& set
   const bool any_gptq = std::any_of(plan.tensors.begin(), plan.tensors.end(),
                                     [](const PlannedTensor& t) { return t.method == Method::gptq; });
   if (any_gptq) plan.calibration = plan_calibration(plan);
-
-  for (const PlannedTensor& t : plan.tensors)
-    plan.output.tensors.push_back(to_output(t, plan.settings.gptq.order == ColumnOrder::stored));
-  describe_output(plan);
-  price(plan);
+  finish_plan(plan);
   return plan;
 }
 

@@ -2,6 +2,8 @@
 // refused and what that costs, the exact size of the output, memory, disk and time, and who will be able to load it.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,6 +51,10 @@ struct CalibrationPlan {
   TokenWindows cut;
 };
 
+// What changes a matrix after it was read, by its name in the checkpoint: [outputs, inputs], rows as the checkpoint has
+// them.
+using Edits = std::map<std::string, std::function<void(Matrix&)>>;
+
 struct Plan {
   Settings settings;
   std::shared_ptr<const Checkpoint> checkpoint;
@@ -56,6 +62,7 @@ struct Plan {
   const Arch* arch = nullptr;
   const Container* container = nullptr;
   std::vector<PlannedTensor> tensors;  // in file order
+  Edits edits;
   OutputPlan output;
   std::vector<Finding> findings;
   std::vector<RuntimeVerdict> runs_in;
@@ -71,6 +78,11 @@ struct Plan {
 
 // Throws Error for anything that cannot work, before any work is done.
 Plan make_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& settings);
+// The steps of make_plan that other plans share. begin_plan: everything up to a layout in which each tensor is kept.
+// keep_orientation: after its target is chosen. finish_plan: output, sizes and prices, from the tensors' targets.
+Plan begin_plan(std::shared_ptr<const Checkpoint> checkpoint, const Settings& settings);
+void keep_orientation(const Plan& plan, PlannedTensor& t);
+void finish_plan(Plan& plan);
 // Throws Error(no_room) when memory or the disk that holds `output` cannot take it.
 void check_room(const Plan& plan, const std::filesystem::path& output);
 

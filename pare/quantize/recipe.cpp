@@ -183,7 +183,17 @@ Method parse_method(std::string_view name) {
                .code = ExitCode::usage});
 }
 
-std::string_view name_of(Method method) { return method == Method::rtn ? "rtn" : "gptq"; }
+std::string_view name_of(Method method) {
+  switch (method) {
+    case Method::rtn:
+      return "rtn";
+    case Method::gptq:
+      return "gptq";
+    case Method::convert:
+      return "convert";
+  }
+  return "";
+}
 
 std::span<const Recipe> all_recipes() { return table(); }
 

@@ -23,8 +23,8 @@ using Target = std::variant<Grid, DType>;
 Target parse_target(std::string_view name);  // "q4_k", "int4-g128", "int4-g128-asym", "int8-row", "f16"; throws Error
 std::string name_of(const Target& target);
 
-enum class Method : uint8_t { rtn, gptq };
-Method parse_method(std::string_view name);  // throws Error: names that will come later are said to
+enum class Method : uint8_t { rtn, gptq, convert };  // convert: what the source has, moved onto the target
+Method parse_method(std::string_view name);          // throws Error: names that will come later are said to
 std::string_view name_of(Method method);
 
 struct Recipe {

@@ -135,6 +135,7 @@ Json to_json(const Plan& plan, const QuantizeReport& report) {
     const TensorReport& r = report.tensors[i];
     Json& t = out["tensors"][i];
     t["weight_error"] = r.weight_error;
+    if (plan.tensors[i].method == Method::convert) t["changed_values"] = r.changed;
     if (r.output_error >= 0) t["output_error"] = r.output_error;
     if (r.damp > 0) t["damp"] = r.damp;
     if (r.dead_columns > 0) t["dead_columns"] = r.dead_columns;

@@ -13,12 +13,6 @@
 namespace pare {
 namespace {
 
-FloatTensor float_tensor(const Plan& plan, const PlannedTensor& t) {
-  Weight weight = plan.checkpoint->load(t.source);
-  if (auto* plain = std::get_if<FloatTensor>(&weight)) return std::move(*plain);
-  throw Error({.what = "the tensor is quantized already", .where = t.source, .remedy = "give the original model"});
-}
-
 // Converts in pieces so that the mapped source need not be resident as a whole.
 Matrix to_matrix_in_pieces(const FloatTensor& tensor, Shape shape) {
   constexpr int64_t kPiece = int64_t{4} << 20;  // elements
@@ -37,6 +31,12 @@ Matrix to_matrix_in_pieces(const FloatTensor& tensor, Shape shape) {
 Shape stored_shape(const FloatTensor& tensor) {
   const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
   return {cols == 0 ? 0 : tensor.size() / cols, cols};
+}
+
+// The floats of a Conv1D in an HF directory are [inputs, outputs].
+bool lies_inputs_first(const Plan& plan, const PlannedTensor& t, const Weight& weight) {
+  return t.role && t.shape.size() == 2 && plan.checkpoint->format() == Format::huggingface &&
+         std::holds_alternative<FloatTensor>(weight) && find_tensor(*plan.arch, *t.role)->transposed;
 }
 
 bool convertible(DType type) { return info(type).floating; }
@@ -86,23 +86,36 @@ Matrix load_source(const Plan& plan, const PlannedTensor& t) {
     std::copy(t.made.begin(), t.made.end(), m.data());
     return m;
   }
-  const FloatTensor tensor = float_tensor(plan, t);
-  if (!convertible(tensor.dtype))
+  const Weight weight = plan.checkpoint->load(t.source);
+  if (const auto* tensor = std::get_if<FloatTensor>(&weight); tensor && !convertible(tensor->dtype))
     throw Error({.what = "the tensor does not hold real numbers",
                  .where = t.source,
                  .expected = "a float type",
-                 .got = std::string(info(tensor.dtype).name)});
-  Matrix m = values_of(tensor, t.source);
+                 .got = std::string(info(tensor->dtype).name)});
+  Matrix m = values_of(weight, t.source);
   check_finite(m, t.source);
-  if (t.transposed) m = transposed(m);
+  bool turn = t.transposed;
+  if (const auto edit = plan.edits.find(t.source); edit != plan.edits.end()) {
+    if (lies_inputs_first(plan, t, weight)) {
+      m = transposed(m);
+      turn = !turn;
+    }
+    edit->second(m);
+    check_finite(m, t.source);
+  }
+  if (turn) m = transposed(m);
   if (t.added != 0)
     for (float& x : m.values()) x += t.added;
   return take_rows(std::move(m), t.row_order);
 }
 
 std::optional<std::span<const std::byte>> stored_bytes(const Plan& plan, const PlannedTensor& t) {
-  if (t.source.empty() || t.transposed || t.added != 0 || !t.row_order.empty()) return std::nullopt;
-  const FloatTensor tensor = float_tensor(plan, t);
+  if (t.source.empty() || t.transposed || t.added != 0 || !t.row_order.empty() || plan.edits.contains(t.source))
+    return std::nullopt;
+  if (plan.checkpoint->grid_of_weight(t.source)) return std::nullopt;
+  const Weight weight = plan.checkpoint->load(t.source);
+  if (!std::holds_alternative<FloatTensor>(weight)) return std::nullopt;
+  const auto& tensor = std::get<FloatTensor>(weight);
   if (tensor.dtype != std::get<DType>(t.target)) return std::nullopt;
   if (!convertible(tensor.dtype)) return tensor.bytes;
   const Shape shape = stored_shape(tensor);
@@ -119,10 +132,9 @@ std::optional<std::span<const std::byte>> stored_bytes(const Plan& plan, const P
   return tensor.bytes;
 }
 
-std::vector<std::byte> load_plain(const Plan& plan, const PlannedTensor& t) {
+std::vector<std::byte> plain_bytes(const Matrix& m, const PlannedTensor& t) {
   const DType type = std::get<DType>(t.target);
   std::vector<std::byte> out(static_cast<size_t>(t.size() * info(type).bits / 8));
-  const Matrix m = load_source(plan, t);
   from_f32(type, m.values(), out);
   if (type == DType::f16) {
     for (const float x : m.values())
@@ -131,7 +143,7 @@ std::vector<std::byte> load_plain(const Plan& plan, const PlannedTensor& t) {
                      .where = t.name,
                      .expected = "at most 65504",
                      .got = fmt::format("{}", x),
-                     .remedy = "keep this tensor in bf16: --tensor 'NAME=bf16'"});
+                     .remedy = "keep this tensor in bf16: --tensor 'NAME=bf16', or --dtype bf16"});
   }
   return out;
 }

@@ -21,8 +21,8 @@ Matrix load_source(const Plan& plan, const PlannedTensor& t);
 // The stored bytes of a tensor that is kept exactly as it is, still mapped; nullopt where something changes. Throws
 // Error as check_finite.
 std::optional<std::span<const std::byte>> stored_bytes(const Plan& plan, const PlannedTensor& t);
-// The bytes of a tensor kept as plain numbers, converted to the planned type.
-std::vector<std::byte> load_plain(const Plan& plan, const PlannedTensor& t);
+// Values as plain numbers of the planned type. Throws Error on what f16 cannot hold.
+std::vector<std::byte> plain_bytes(const Matrix& m, const PlannedTensor& t);
 
 // Row r of the result is row order[r] of m (empty order: m itself), and back.
 Matrix take_rows(Matrix m, std::span<const int64_t> order);
