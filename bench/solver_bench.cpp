@@ -63,8 +63,8 @@ struct Layer {
 const Grid kGrid = AffineSpec{.bits = 4, .group = 128, .symmetric = false};
 GptqOptions options(ColumnOrder order) { return {.order = order, .fit = {.search = Search::range}}; }
 
-// Multiply-adds of GPTQ as published and as the peers compute it: N·K²/2 of error feedback, K³/6 for the Cholesky factor,
-// K³/3 for the inverse, K³/6 for the inverse's factor; sgemm has N·K². (We need N·K²/2 + K³/6.)
+// Multiply-adds of GPTQ as published and as the peers compute it: N·K²/2 of error feedback, K³/6 for the Cholesky
+// factor, K³/3 for the inverse, K³/6 for the inverse's factor; sgemm has N·K². (We need N·K²/2 + K³/6.)
 constexpr double kFactorShare = 1.0 / 6 + 1.0 / 3 + 1.0 / 6;
 void gptq_solve(benchmark::State& state, ColumnOrder order) {
   Layer layer(state.range(0));
@@ -81,8 +81,7 @@ void factor(benchmark::State& state) {
   Layer layer(state.range(0));
   const GptqOptions o = options(ColumnOrder::natural);
   compare(
-      state, kFactorShare, [&] { benchmark::DoNotOptimize(factor_hessian(layer.h, 128, o)); },
-      [&] { layer.sgemm(); });
+      state, kFactorShare, [&] { benchmark::DoNotOptimize(factor_hessian(layer.h, 128, o)); }, [&] { layer.sgemm(); });
 }
 
 void gram(benchmark::State& state) {
